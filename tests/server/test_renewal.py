@@ -1,0 +1,79 @@
+"""The development certificate's renewal."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from twisted_bioconn.certificates.development import LEAF_LIFE, DevelopmentAuthority
+from twisted_bioconn.certificates.loading import CertifiedKey
+from twisted_bioconn.errors import ConfigurationError
+from twisted_bioconn.server.renewal import INTERVAL, Renewal
+
+BEGIN = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+class RenewalTests(SynchronousTestCase):
+    """Time passes on one clock for the authority and the service."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.directory = self.mktemp()
+        self.authority = DevelopmentAuthority(self.directory, self.now)
+        self.used: list[CertifiedKey] = []
+        self.renewal = Renewal(self.authority, self.used.append, self.clock)
+
+    def now(self) -> datetime:
+        return BEGIN + timedelta(seconds=self.clock.seconds())
+
+    def pass_time(self, span: timedelta) -> None:
+        for _ in range(int(span.total_seconds() / INTERVAL)):
+            self.clock.advance(INTERVAL)
+
+    def test_first_one_is_used_at_once(self) -> None:
+        self.assertEqual(self.used, [self.authority.leaf()])
+
+    def test_always_valid(self) -> None:
+        self.renewal.startService()
+        self.pass_time(LEAF_LIFE * 3)
+        self.assertIn(len(self.used), (5, 6))
+        for previous, following in pairwise(self.used):
+            self.assertLess(following.leaf.not_valid_before_utc, previous.not_valid_after)
+        self.assertGreater(self.used[-1].not_valid_after, self.now())
+
+    def test_failure_is_said_and_tried_again(self) -> None:
+        self.renewal.startService()
+        attempts = []
+
+        def broken() -> CertifiedKey:
+            attempts.append(self.clock.seconds())
+            raise ConfigurationError("the disk is full")
+
+        self.patch(self.authority, "leaf", broken)
+        self.pass_time(LEAF_LIFE)
+        self.assertGreater(len(attempts), 2)
+        gaps = {after - before for before, after in pairwise(attempts)}
+        self.assertEqual(gaps, {INTERVAL})
+        self.assertEqual(len(self.used), 1)
+
+    def test_stop(self) -> None:
+        self.renewal.startService()
+        self.renewal.stopService()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_stop_before_the_start(self) -> None:
+        self.renewal.stopService()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_authority_at_its_end(self) -> None:
+        """No busy loop where a certificate cannot outlive its authority."""
+        life = self.authority.not_valid_after - BEGIN
+        self.clock.advance(life.total_seconds() - 10)
+        self.renewal.startService()
+        for _ in range(30):
+            self.clock.advance(1)
+        self.assertLessEqual(len(self.used), 3)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)

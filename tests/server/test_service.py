@@ -1,0 +1,219 @@
+"""Opening all ports or none, and ending."""
+
+from __future__ import annotations
+
+import os
+import signal
+from io import StringIO
+from typing import Any
+
+from twisted.internet import reactor as installed_reactor
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.internet.protocol import Factory
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+from zope.interface import implementer
+
+from twisted_bioconn.errors import ConfigurationError
+from twisted_bioconn.server.service import Front, Listener, StartFailed
+
+
+@implementer(IListeningPort)
+class Port:
+    """A port that is closed when the test says so."""
+
+    def __init__(self) -> None:
+        self.closing: Deferred[None] | None = None
+
+    def startListening(self) -> None:
+        raise NotImplementedError
+
+    def stopListening(self) -> Deferred[None]:
+        self.closing = Deferred()
+        return self.closing
+
+    def getHost(self) -> IPv4Address:
+        return IPv4Address("TCP", "127.0.0.1", 8443)
+
+
+@implementer(IStreamServerEndpoint)
+class Endpoint:
+    """An endpoint with a given outcome."""
+
+    def __init__(self, outcome: Deferred[IListeningPort]) -> None:
+        self.outcome = outcome
+        self.asked = 0
+
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        self.asked += 1
+        return self.outcome
+
+
+class Reactor(MemoryReactorClock):
+    """A reactor that remembers what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stopped = 0
+        self.turns: list[Deferred[None]] = []
+
+    def stop(self) -> None:
+        self.stopped += 1
+
+    def iterate(self, delay: float = 0) -> None:
+        for closing in self.turns:
+            if not closing.called:
+                closing.callback(None)
+
+    def sigTerm(self, *arguments: object) -> None:
+        raise AssertionError("Twisted's own handler was left in place")
+
+    def callFromThread(self, function: Any, *arguments: Any) -> None:
+        function(*arguments)
+
+
+class FrontTests(SynchronousTestCase):
+    """The service, on a reactor in memory."""
+
+    def setUp(self) -> None:
+        self.reactor = Reactor()
+        self.out, self.err = StringIO(), StringIO()
+
+    def front(self, *endpoints: Endpoint) -> Front:
+        listeners = [
+            Listener(f"--listen {number}", endpoint, Factory())
+            for number, endpoint in enumerate(endpoints)
+        ]
+        return Front(self.reactor, listeners, ["hello"], self.out, self.err)
+
+    def start(self, front: Front) -> None:
+        front.privilegedStartService()
+        front.startService()
+
+    def test_all_open(self) -> None:
+        ports = [Port(), Port()]
+        front = self.front(*(Endpoint(succeed(port)) for port in ports))
+        self.start(front)
+        self.assertEqual(front.ports, ports)
+        self.assertEqual(self.out.getvalue(), "hello\n")
+        self.assertTrue(front.running)
+
+    def test_started_without_privileges(self) -> None:
+        endpoint = Endpoint(succeed(Port()))
+        front = self.front(endpoint)
+        front.startService()
+        self.assertEqual((endpoint.asked, len(front.ports)), (1, 1))
+
+    def test_one_fails(self) -> None:
+        """The ports opened before are closed, and those after are not opened."""
+        for error, reason in (
+            (
+                CannotListenError("", 80, OSError(98, "Address already in use")),
+                "Address already in",
+            ),
+            (OSError(13, "Permission denied"), "Permission denied"),
+            (ConfigurationError("key.pem is damaged"), "key.pem is damaged"),
+            (RuntimeError("so\nit is"), "RuntimeError: so it is"),
+        ):
+            self.setUp()
+            port, last = Port(), Endpoint(succeed(Port()))
+            port.closing = Deferred()
+            front = self.front(Endpoint(succeed(port)), Endpoint(fail(Failure(error))), last)
+            port.stopListening = lambda port=port: port.closing  # type: ignore[misc]
+            self.reactor.turns.append(port.closing)
+            failed = self.assertRaises(StartFailed, front.privilegedStartService)
+            self.assertEqual(failed.code, 1)
+            [line] = self.err.getvalue().splitlines()
+            self.assertIn(f"bioconn: --listen 1: {reason}", line)
+            self.assertTrue(port.closing.called)
+            self.assertEqual(last.asked, 0)
+            self.assertEqual(self.out.getvalue(), "")
+            self.assertFalse(front.running)
+
+    def test_endpoint_that_raises(self) -> None:
+        endpoint = Endpoint(succeed(Port()))
+        endpoint.listen = lambda factory: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+        self.assertRaises(StartFailed, self.front(endpoint).privilegedStartService)
+        self.assertIn("ZeroDivisionError", self.err.getvalue())
+
+    def test_failure_is_what_twistd_takes_for_one(self) -> None:
+        """twistd catches an Exception, and Python ends quietly with a SystemExit."""
+        self.assertTrue(issubclass(StartFailed, Exception))
+        self.assertTrue(issubclass(StartFailed, SystemExit))
+        self.assertEqual(str(StartFailed("why")), "why")
+
+    def test_slow_endpoint(self) -> None:
+        slow: Deferred[IListeningPort] = Deferred()
+        front = self.front(Endpoint(slow))
+        self.start(front)
+        self.assertEqual(self.out.getvalue(), "")
+        slow.callback(Port())
+        self.assertEqual(self.out.getvalue(), "hello\n")
+
+    def test_slow_endpoint_that_fails(self) -> None:
+        registered: list[object] = []
+        self.patch(__import__("atexit"), "register", lambda function: registered.append(function))
+        slow: Deferred[IListeningPort] = Deferred()
+        front = self.front(Endpoint(slow), Endpoint(succeed(Port())))
+        self.start(front)
+        slow.errback(Failure(OSError(98, "Address already in use")))
+        self.assertEqual(self.err.getvalue(), "bioconn: --listen 0: Address already in use\n")
+        self.assertEqual(self.out.getvalue(), "")
+        self.assertEqual(self.reactor.stopped, 1)
+        self.assertEqual(len(registered), 1)
+
+    def test_stop_closes_the_ports(self) -> None:
+        port = Port()
+        front = self.front(Endpoint(succeed(port)))
+        self.start(front)
+        stopped = front.stopService()
+        self.assertNoResult(stopped)
+        assert port.closing is not None
+        port.closing.callback(None)
+        self.successResultOf(stopped)
+
+    def test_stop_while_opening(self) -> None:
+        slow: Deferred[IListeningPort] = Deferred()
+        front = self.front(Endpoint(slow))
+        self.start(front)
+        self.successResultOf(front.stopService())
+        self.assertEqual(self.err.getvalue(), "")
+        self.assertEqual(self.reactor.stopped, 0)
+
+    def test_sigterm(self) -> None:
+        before = signal.signal(signal.SIGTERM, self.reactor.sigTerm)
+        self.addCleanup(signal.signal, signal.SIGTERM, before)
+        self.start(self.front())
+        for function, arguments, named in self.reactor.whenRunningHooks:
+            function(*arguments, **named)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        self.assertEqual(self.reactor.stopped, 1)
+
+    def test_sigterm_that_is_somebody_elses(self) -> None:
+        def theirs(number: int, frame: object) -> None:
+            pass
+
+        before = signal.signal(signal.SIGTERM, theirs)
+        self.addCleanup(signal.signal, signal.SIGTERM, before)
+        self.start(self.front())
+        for function, arguments, named in self.reactor.whenRunningHooks:
+            function(*arguments, **named)
+        self.assertEqual(signal.getsignal(signal.SIGTERM), theirs)
+
+
+class RealPortTests(TestCase):
+    """On the installed reactor."""
+
+    def test_stop(self) -> Deferred[None]:
+        factory = Factory()
+        endpoint = TCP4ServerEndpoint(installed_reactor, 0, interface="127.0.0.1")
+        front = Front(installed_reactor, [Listener("one", endpoint, factory)])
+        front.startService()
+        self.assertEqual(len(front.ports), 1)
+        return front.stopService()

@@ -1,0 +1,1 @@
+"""TLS for any Twisted protocol, over memory BIOs."""

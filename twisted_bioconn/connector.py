@@ -1,0 +1,635 @@
+"""
+One TLS connection over two memory BIOs, with no socket, no reactor and no clock.
+
+General theory of operation
+===========================
+
+OpenSSL's SSL object is a filter with four openings.  On one side is the wire: ciphertext comes in
+and ciphertext goes out.  On the other is the application: plaintext goes in and plaintext comes
+out.  Normally OpenSSL does the wire side by itself, on a socket.  Here it is given two memory BIOs
+instead, which are nothing but byte queues, and the L{Connector} moves bytes through all four
+openings.  Whoever owns the connector moves them on from there, over whatever carries bytes.
+
+The difficulty is that the four openings depend on each other.  Nothing can be encrypted before
+the handshake is done, and the handshake needs several flights in both directions.  To read may
+need a write: the peer's key update asks for ours.  A write after which nothing was read may have
+put a flight into the BIO that nobody sends.  So each call here does the same three things in the
+same order: it moves its own bytes, lets OpenSSL go on as far as it can, and leaves what came out
+to be collected.  Nobody who calls it has to know which call of OpenSSL waits for which.
+
+The owner's part is short::
+
+    connector = Connector(connection)
+    while ciphertext := connector.take():   # a client's first flight; a server has none yet
+        send(ciphertext)
+
+    # whenever bytes arrive
+    connector.feed(arrived)
+    plaintext = connector.read()
+    ... the application has its say, and may call connector.write() and connector.close() ...
+    while ciphertext := connector.take():
+        send(ciphertext)
+
+    # when the wire ends
+    connector.end_of_wire()
+
+L{take} is where plaintext is encrypted.  What is written waits in a buffer until then, so that
+many small writes become one record; and it waits there too while the handshake is not done.  The
+buffer is the owner's to choose and to bound, see L{WriteBuffer}.
+
+Ends
+----
+
+TLS ends each direction by a close_notify of its own (RFC 8446, section 6.1).  L{close} ends ours
+after all that was written; the peer may go on and L{read} goes on.  The end of the wire with no
+close_notify may hide that somebody cut the stream: it is a L{TruncatedError}, never a clean end.
+
+Errors
+------
+
+L{UsageError}: our caller did what the state does not allow.  Nothing has happened.  L{PeerError}:
+the peer broke the rules, refused us or was refused; the connection has failed, and L{take} still
+has the alert that tells the peer.  Bytes decrypted before the fault are handed out first: L{read}
+returns them and raises at the next call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Protocol
+
+from OpenSSL import SSL
+
+from . import alerts
+from ._openssl import BUFFER_SIZE, Engine, engine_for, verification_of
+from .errors import Direction, PeerError, TruncatedError, UsageError
+from .negotiated import Negotiated, channel_binding, negotiated_by
+from .verify import explain, full_chain
+
+__all__ = ["Connector", "State", "Step", "WriteBuffer", "WriteBufferLike"]
+
+
+class State(Enum):
+    """Where a connection is."""
+
+    IDLE = "idle"
+    HANDSHAKING = "handshaking"
+    OPEN = "open"
+    LOCAL_CLOSED = "closed by us, the peer may go on"
+    REMOTE_CLOSED = "closed by the peer, we may go on"
+    CLOSED = "closed both ways"
+    FAILED = "failed"
+
+
+class Step(Enum):
+    """What takes a connection from one state to the next."""
+
+    START = "the handshake begins"
+    ESTABLISH = "the handshake is done"
+    LOCAL_CLOSE = "our close_notify is written"
+    REMOTE_CLOSE = "the peer's close_notify is read"
+    FAIL = "the peer broke the rules, refused us or was refused, or the wire was cut"
+
+
+TRANSITIONS: dict[State, dict[Step, State]] = {
+    State.IDLE: {Step.START: State.HANDSHAKING, Step.FAIL: State.FAILED},
+    State.HANDSHAKING: {Step.ESTABLISH: State.OPEN, Step.FAIL: State.FAILED},
+    State.OPEN: {
+        Step.LOCAL_CLOSE: State.LOCAL_CLOSED,
+        Step.REMOTE_CLOSE: State.REMOTE_CLOSED,
+        Step.FAIL: State.FAILED,
+    },
+    State.LOCAL_CLOSED: {Step.REMOTE_CLOSE: State.CLOSED, Step.FAIL: State.FAILED},
+    State.REMOTE_CLOSED: {Step.LOCAL_CLOSE: State.CLOSED, Step.FAIL: State.FAILED},
+    State.CLOSED: {},
+    State.FAILED: {},
+}
+"""All that can happen to a connection.  What is not here does not happen."""
+
+# The states in groups, for the questions that are asked of them on every call.
+_BEFORE_OPEN = frozenset({State.IDLE, State.HANDSHAKING})
+_WRITABLE = frozenset({State.IDLE, State.HANDSHAKING, State.OPEN, State.REMOTE_CLOSED})
+_ENCRYPTING = frozenset({State.OPEN, State.REMOTE_CLOSED})
+_READABLE = frozenset({State.OPEN, State.LOCAL_CLOSED})
+_OVER = frozenset({State.CLOSED, State.FAILED})
+
+
+class WriteBufferLike(Protocol):
+    """What the connector asks of the buffer for plaintext that is not encrypted yet."""
+
+    def __len__(self) -> int:
+        """The number of bytes in it."""
+
+    def append(self, data: bytes) -> None:
+        """
+        Take bytes at the end.
+
+        @raise UsageError: there is no room.
+        """
+
+    def take(self, limit: int) -> bytes:
+        """Give up to C{limit} bytes from the front; C{b""} where there are none."""
+
+    def clear(self) -> None:
+        """Forget all bytes: they can no longer be sent."""
+
+
+class WriteBuffer:
+    """
+    Plaintext on its way out, bounded, which says when it is filled and when it has drained.
+
+    @ivar high: above this many bytes C{filled} is called, once.
+    @ivar low: at this many bytes or fewer C{drained} is called, once after each C{filled}.
+    @ivar limit: more bytes than this are refused; L{None} for no bound, where whoever writes
+        heeds C{filled}.
+    """
+
+    __slots__ = ("_chunks", "_drained", "_filled", "_over", "_size", "high", "limit", "low")
+
+    def __init__(
+        self,
+        high: int = 64 * 1024,
+        low: int = 16 * 1024,
+        limit: int | None = 1024 * 1024,
+        filled: Callable[[], object] | None = None,
+        drained: Callable[[], object] | None = None,
+    ) -> None:
+        if not 0 <= low <= high or (limit is not None and limit < high):
+            raise UsageError(
+                f"the water marks of a write buffer must rise: low={low}, high={high},"
+                f" limit={limit}"
+            )
+        self.high = high
+        self.low = low
+        self.limit = limit
+        self._filled = filled
+        self._drained = drained
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._over = False
+
+    def __len__(self) -> int:
+        return self._size
+
+    def append(self, data: bytes) -> None:
+        size = self._size + len(data)
+        if self.limit is not None and size > self.limit:
+            raise UsageError(
+                f"the write buffer holds {self._size} of at most {self.limit} bytes:"
+                f" no room for {len(data)} more"
+            )
+        self._chunks.append(data)
+        self._size = size
+        if size > self.high and not self._over:
+            self._over = True
+            if self._filled is not None:
+                self._filled()
+
+    def take(self, limit: int) -> bytes:
+        chunks = self._chunks
+        if self._size <= limit:
+            self._chunks = []
+            self._size = 0
+            data = b"".join(chunks)
+        else:
+            # A view, so that a large chunk is cut at the cost of what is cut off it.
+            count, pieces = 0, []
+            for index, chunk in enumerate(chunks):
+                if count + len(chunk) > limit:
+                    pieces.append(chunk[: limit - count])
+                    self._chunks = [memoryview(chunk)[limit - count :], *chunks[index + 1 :]]  # type: ignore[list-item]
+                    break
+                pieces.append(chunk)
+                count += len(chunk)
+            self._size -= limit
+            data = b"".join(pieces)
+        if self._over and self._size <= self.low:
+            self._over = False
+            if self._drained is not None:
+                self._drained()
+        return data
+
+    def clear(self) -> None:
+        self._chunks = []
+        self._size = 0
+
+
+class Connector:
+    """
+    TLS over two memory BIOs: ciphertext in and out, plaintext in and out, and a state.
+
+    @ivar state: where the connection is.
+    @ivar error: why it has failed, in state FAILED.
+    """
+
+    __slots__ = (
+        "_blocked",
+        "_buffer",
+        "_close_asked",
+        "_engine",
+        "_fed",
+        "_inside",
+        "_outgoing",
+        "_starts_by_itself",
+        "_verification",
+        "error",
+        "is_client",
+        "state",
+    )
+
+    def __init__(
+        self,
+        connection: SSL.Connection,
+        is_client: bool,
+        buffer: WriteBufferLike | None = None,
+        starts_by_itself: bool = True,
+    ) -> None:
+        """
+        @param connection: made with no socket, and told which side it is by
+            C{set_connect_state} or C{set_accept_state}.
+        @param is_client: which side that was; OpenSSL cannot be asked.
+        @param buffer: where plaintext waits; a bounded L{WriteBuffer} if not given.
+        @param starts_by_itself: whether any first call begins the handshake.  Otherwise
+            L{start_handshake} does.
+        """
+        self.is_client = is_client
+        self._engine: Engine = engine_for(connection)
+        self._verification = verification_of(connection)
+        self._buffer: WriteBufferLike = WriteBuffer() if buffer is None else buffer
+        self._starts_by_itself = starts_by_itself
+        self._fed: list[bytes] = []
+        self._outgoing: list[bytes] = []
+        self._blocked = b""
+        self._close_asked = False
+        self._inside = False
+        self.state = State.IDLE
+        self.error: PeerError | None = None
+
+    # Questions
+
+    @property
+    def connection(self) -> SSL.Connection:
+        """The OpenSSL connection.  Set, it is put in the place of the one that was there."""
+        return self._engine.connection
+
+    @connection.setter
+    def connection(self, connection: SSL.Connection) -> None:
+        self._engine = engine_for(connection)
+
+    @property
+    def wants_read(self) -> bool:
+        """Whether there is a use for more ciphertext."""
+        return self.state is State.HANDSHAKING or self.state in _READABLE
+
+    @property
+    def wants_write(self) -> bool:
+        """Whether L{take} has something for the wire."""
+        if self._outgoing:
+            return True
+        if len(self._buffer) and self.state in _ENCRYPTING:
+            return not self._waits
+        return self.state is State.IDLE and self._starts_by_itself
+
+    @property
+    def pending_plaintext(self) -> int:
+        """Bytes written and not encrypted yet."""
+        return len(self._buffer) + len(self._blocked)
+
+    @property
+    def pending_ciphertext(self) -> int:
+        """Bytes encrypted and not taken yet."""
+        return sum(map(len, self._outgoing))
+
+    @property
+    def unread(self) -> int:
+        """Bytes of ciphertext fed and not looked at yet, because nobody read."""
+        return sum(map(len, self._fed))
+
+    @property
+    def inside_openssl(self) -> bool:
+        """Whether this call comes from one of OpenSSL's callbacks."""
+        return self._inside
+
+    @property
+    def refusal(self) -> BaseException | None:
+        """The exception with which a check of ours refused the peer, if it was one that did."""
+        return None if self._verification is None else self._verification.failure
+
+    @property
+    def negotiated(self) -> Negotiated | None:
+        """What the handshake agreed on; L{None} until it is done."""
+        if self.state in _BEFORE_OPEN or self.error is not None:
+            return None
+        return negotiated_by(self.connection, self._engine.resumed())
+
+    def export_keying_material(
+        self, label: bytes, length: int, context: bytes | None = None
+    ) -> bytes:
+        """
+        C{length} bytes that both ends can derive and nobody else: RFC 8446, section 7.5.
+
+        @raise UsageError: the handshake is not done.
+        """
+        self._need_handshake("keying material")
+        return self.connection.export_keying_material(label, length, context)
+
+    def channel_binding(self, kind: str = "tls-exporter") -> bytes:
+        """
+        What binds a login to this very connection.
+
+        @param kind: C{"tls-exporter"} (RFC 9266) or C{"tls-server-end-point"} (RFC 5929).
+        @raise UsageError: the handshake is not done, or there is no such kind here.
+        """
+        self._need_handshake("a channel binding")
+        return channel_binding(self.connection, self.is_client, kind)
+
+    def _need_handshake(self, what: str) -> None:
+        if self.state in _BEFORE_OPEN or self.error is not None:
+            raise UsageError(f"there is {what} once the handshake is done: {self.state.value}")
+
+    # The wire side
+
+    def start_handshake(self) -> None:
+        """
+        Begin the handshake.  A client's first flight is there to be taken afterwards.
+
+        @raise UsageError: it has begun already.
+        @raise PeerError: bytes fed earlier were refused.
+        """
+        if self.state is not State.IDLE:
+            raise UsageError(f"the handshake has begun already: {self.state.value}")
+        self._go(Step.START)
+        self._handshake()
+
+    def feed(self, ciphertext: bytes) -> None:
+        """
+        Take bytes from the wire.  The handshake goes on with them; decrypting waits for L{read}.
+
+        After the end of the connection they are discarded.
+
+        @raise PeerError: the handshake failed.
+        """
+        state = self.state
+        if not ciphertext or state in _OVER:
+            return
+        self._fed.append(ciphertext)
+        if state is State.HANDSHAKING:
+            if not self._inside:
+                self._handshake()
+        elif state is State.IDLE and self._starts_by_itself:
+            self.start_handshake()
+
+    def read(self) -> bytes:
+        """
+        Decrypt all that has been fed.
+
+        @return: the plaintext; C{b""} where there is none yet, or none will come (see
+            L{state}).
+        @raise PeerError: the connection has failed, and nothing decrypted before is left.
+        """
+        if self.state not in _READABLE or self._inside:
+            if self.error is not None:
+                raise self.error
+            return b""
+        engine = self._engine
+        pieces: list[bytes] = []
+        for ciphertext in self._fed:
+            engine.feed(ciphertext)
+        self._fed.clear()
+        self._inside = True
+        try:
+            closed = engine.read(pieces)
+        except Exception as error:
+            self._inside = False
+            self._fail(error)
+            if not pieces:
+                raise self.error from error  # type: ignore[misc]
+        else:
+            self._inside = False
+            # To read may have made OpenSSL write: the answer to a key update.
+            self._collect()
+            if closed:
+                self._go(Step.REMOTE_CLOSE)
+            if self._blocked:
+                self._unblock()
+        return b"".join(pieces)
+
+    def take(self) -> bytes:
+        """
+        Encrypt what was written and give the bytes that are to go to the wire next.
+
+        @return: C{b""} where there is nothing more; so it is called until then.
+        @raise PeerError: starting the handshake failed, or OpenSSL refused to encrypt.
+        """
+        if self.state is State.IDLE and self._starts_by_itself:
+            self.start_handshake()
+        if len(self._buffer) and self.state in _ENCRYPTING and not self._waits:
+            self._encrypt()
+        outgoing = self._outgoing
+        if not outgoing:
+            return b""
+        self._outgoing = []
+        return b"".join(outgoing)
+
+    def end_of_wire(self) -> None:
+        """
+        The wire has ended: no ciphertext will come.
+
+        Whatever is to be read should have been read before.
+
+        @raise TruncatedError: it ended with no close_notify.
+        """
+        if self.state in _OVER or self.state is State.REMOTE_CLOSED:
+            return
+        before = self.state in _BEFORE_OPEN
+        error = TruncatedError(
+            "the connection ended in mid-handshake"
+            if before
+            else "the connection ended with no close_notify: bytes may be missing"
+        )
+        self._fail(error)
+        raise error
+
+    # The application's side
+
+    def write(self, plaintext: bytes) -> None:
+        """
+        Take plaintext for the peer.  It is encrypted when L{take} is called and the handshake is
+        done.
+
+        @raise TypeError: this is not bytes.
+        @raise UsageError: we have closed, the connection is over, or the buffer is full.
+        """
+        if type(plaintext) is not bytes:
+            plaintext = bytes(memoryview(plaintext))
+        if self.state not in _WRITABLE or self._close_asked:
+            raise UsageError(
+                "nothing can be written after close: "
+                + (State.LOCAL_CLOSED.value if self._close_asked else self.state.value)
+            )
+        if plaintext:
+            self._buffer.append(plaintext)
+
+    def close(self) -> None:
+        """
+        End our direction: close_notify goes out after all that was written.
+
+        While the handshake is not done this waits for it.  The peer's direction goes on.  To
+        call it again changes nothing.
+        """
+        if self._close_asked or self.state not in _WRITABLE:
+            return
+        self._close_asked = True
+        if self.state in _ENCRYPTING and not self._waits:
+            self._write_close()
+
+    def forget(self) -> None:
+        """
+        Let go of the connection.  The session of one that did not fail stays resumable.
+
+        OpenSSL takes a session whose connection was freed with no shutdown for a broken one
+        (SSL_shutdown(3)).
+        """
+        if self.state not in _BEFORE_OPEN and self.state is not State.FAILED:
+            self._engine.forget()
+        self._buffer.clear()
+
+    def renew_bios(self) -> bool:
+        """
+        Give memory back that bulk traffic has left in the BIOs.
+
+        @return: whether it was possible: only in an open connection with nothing under way.
+        """
+        if self.state is not State.OPEN or self._inside or self.wants_write or self._fed:
+            return False
+        return self._engine.renew_bios()
+
+    # Inside
+
+    @property
+    def _waits(self) -> bool:
+        """Whether nothing can be encrypted just now: we are in a callback, or OpenSSL must read."""
+        return self._inside or bool(self._blocked)
+
+    def _unblock(self) -> None:
+        self._encrypt()
+        if self._close_asked and not self._blocked and self.state in _ENCRYPTING:
+            self._write_close()
+
+    def _go(self, step: Step) -> None:
+        self.state = TRANSITIONS[self.state][step]
+
+    def _handshake(self) -> None:
+        engine = self._engine
+        fed = self._fed
+        for ciphertext in fed:
+            engine.feed(ciphertext)
+        last = fed[-1] if fed else b""
+        fed.clear()
+        self._inside = True
+        try:
+            done = engine.handshake()
+            if done and self._verification is not None and engine.resumed():
+                self._verify_again()
+        except Exception as error:
+            self._inside = False
+            self._fail(error, last)
+            raise self.error from error  # type: ignore[misc]
+        self._inside = False
+        self._collect()
+        if done:
+            self._go(Step.ESTABLISH)
+            if self._close_asked:
+                self._write_close()
+
+    def _verify_again(self) -> None:
+        """
+        A resumed handshake verifies nothing: no callback runs and the chain is gone.  What was
+        good when the session began may have been revoked, have expired or be no longer let in.
+        """
+        verification = self._verification
+        assert verification is not None
+        chain = full_chain(self.connection)
+        if chain and verification.ask_again(chain):
+            raise SSL.Error([("SSL routines", "", "certificate verify failed")])
+
+    def _encrypt(self) -> None:
+        """Encrypt what is left of an earlier write, or else the next of what was written."""
+        plaintext = self._blocked or self._buffer.take(BUFFER_SIZE)
+        self._inside = True
+        try:
+            taken = self._engine.write(plaintext)
+        except Exception as error:
+            self._inside = False
+            self._fail(error)
+            raise self.error from error  # type: ignore[misc]
+        self._inside = False
+        # OpenSSL may want to read before it writes on.  Only a renegotiation makes it, which is
+        # refused; a connection of somebody else's making may do it all the same.
+        self._blocked = plaintext[taken:] if taken < len(plaintext) else b""
+        self._collect()
+
+    def _write_close(self) -> None:
+        while self._blocked or len(self._buffer):
+            self._encrypt()
+            if self._blocked:
+                # Then close_notify follows when the rest can be written.
+                return
+        self._engine.close()
+        self._collect()
+        self._go(Step.LOCAL_CLOSE)
+
+    def _collect(self) -> bytes:
+        ciphertext = self._engine.drain()
+        if ciphertext:
+            self._outgoing.append(ciphertext)
+        return ciphertext
+
+    def _fail(self, error: Exception, last_fed: bytes = b"") -> None:
+        """Fail, and say which alert it was, which way it went, and what was wrong."""
+        before = self.state in _BEFORE_OPEN
+        self._go(Step.FAIL)
+        sent = self._collect()
+        self._fed.clear()
+        self._buffer.clear()
+        if isinstance(error, PeerError):
+            self.error = error
+            return
+        self.error = self._peer_error(error, before, sent, last_fed)
+
+    def _peer_error(
+        self, error: Exception, before_open: bool, sent: bytes, last_fed: bytes
+    ) -> PeerError:
+        queue = _queue_of(error)
+        if isinstance(error, SSL.ZeroReturnError):
+            return PeerError(
+                alerts.meaning("close_notify"), "close_notify", Direction.RECEIVED, queue
+            )
+        received = alerts.received_alert(queue)
+        if received is None and not any(reason for _, _, reason in queue):
+            received = alerts.alert_in_clear(last_fed)
+        if received is not None:
+            return PeerError(alerts.meaning(received), received, Direction.RECEIVED, queue)
+        sentence = alerts.sentence_of_reason(queue)
+        verification = self._verification
+        code = self._engine.verification_error()
+        if verification is not None and verification.code:
+            code = verification.code
+            sentence = explain(verification)
+        elif not isinstance(error, SSL.Error):
+            sentence = f"a callback of ours failed: {error or type(error).__name__}"
+        alert = (alerts.alert_in_clear(sent) if before_open else None) or (
+            alerts.alert_of_reason(queue, code) if sent else None
+        )
+        return PeerError(sentence, alert, None if alert is None else Direction.SENT, queue)
+
+
+def _queue_of(error: Exception) -> list[tuple[str, str, str]]:
+    """OpenSSL's error queue out of whatever pyOpenSSL raised."""
+    if isinstance(error, SSL.SysCallError):
+        return [("SSL routines", "", "unexpected eof while reading")]
+    if isinstance(error, SSL.Error) and error.args and isinstance(error.args[0], list):
+        return [entry for entry in error.args[0] if isinstance(entry, tuple) and len(entry) == 3]
+    return []
+

@@ -1,0 +1,873 @@
+"""
+TLS for any Twisted protocol over any Twisted stream transport.
+
+L{TLSConnectorFactory} wraps an application's factory, and L{TLSConnectorProtocol} is at once the
+protocol of the transport below and the transport of the protocol above.  They take the place of
+L{twisted.protocols.tls.TLSMemoryBIOFactory} and C{TLSMemoryBIOProtocol}: same arguments, same
+interfaces.
+
+How a connection lives
+======================
+
+What OpenSSL does is the L{Connector}'s concern, and so is the state of TLS.  Here is what happens
+between the application and the transport, and that is a line of its own, L{Phase}::
+
+    NEW -> CONNECTED -> ENDING -> CLOSING -> DISCONNECTED -> LOST
+
+CONNECTED is all of normal life, the handshake included.  ENDING: C{loseConnection} was called and
+waits for what was promised to be sent: bytes written before the handshake is done, or a producer
+that has not finished.  CLOSING: our close_notify is on its way; we read on until the peer's comes,
+so that no reset destroys what the peer has not read yet.  DISCONNECTED: the transport has been
+told to close and nothing more is delivered.  Any phase may be skipped, none is entered twice.
+
+When bytes go out
+=================
+
+Plaintext waits in the connector until it is flushed.  What the application writes while we deliver
+to it is flushed as that call returns: nobody waits for a clock, and many small writes are one
+record.  What it writes at other times is gathered until the clock turns or there is enough of it
+for a write to be worth its price.  Code that knows better calls C{flush}.
+
+What an application may rely on
+===============================
+
+Bytes written before C{loseConnection}, a half-close or the peer's close_notify are sent.  While
+C{pauseProducing} holds nothing is delivered, though the handshake and our own writes go on.  Each
+deadline runs on the clock given to the factory; with none given, on the reactor of the transport,
+so that a transport that has no time of its own, such as one in memory, is never timed out.  The
+reason in C{connectionLost} says what happened: C{ConnectionDone} after a close_notify,
+C{ConnectionLost} where the stream was cut, C{ConnectionAborted} after C{abortConnection}, and
+otherwise what went wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from enum import Enum
+from inspect import getmro
+from typing import Any, ClassVar
+
+import attrs
+from OpenSSL import SSL
+from OpenSSL.crypto import X509
+from service_identity import VerificationError
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost, TimeoutError
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    INegotiated,
+    IProtocol,
+    IProtocolFactory,
+    IReactorTime,
+    ISystemHandle,
+    ITransport,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.protocols import tls
+from twisted.protocols._tls_legacy import SomeConnectionCreator
+from twisted.protocols.policies import WrappingFactory
+from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from twisted.python.reflect import qual
+from zope.interface import directlyProvides, implementer, providedBy
+
+from ._creators import connection_creator
+from .connector import Connector, State, WriteBuffer
+from .errors import Direction, PeerError, TruncatedError, UsageError
+from .negotiated import Negotiated
+from .verify import CertificateRefused
+
+__all__ = ["AlertReceived", "Phase", "TLSConnectorFactory", "TLSConnectorProtocol"]
+
+_log = Logger()
+
+GATHER = 64_000
+"""Bytes of small writes that are gathered before they are sent without waiting for the clock."""
+
+
+class AlertReceived(PeerError, ConnectionLost):
+    """The peer ended the connection with an alert: a L{PeerError}, and a connection lost."""
+
+
+class Phase(Enum):
+    """Where a connection is between the application and the transport."""
+
+    NEW = "no transport yet"
+    CONNECTED = "connected"
+    ENDING = "to be closed when all that was promised is sent"
+    CLOSING = "our close_notify sent, the peer's awaited"
+    DISCONNECTED = "the transport is told to close"
+    LOST = "the transport is gone"
+
+
+_LIVE = frozenset({Phase.CONNECTED, Phase.ENDING, Phase.CLOSING})
+_BEFORE_OPEN = frozenset({State.IDLE, State.HANDSHAKING})
+_PEER_CLOSED = frozenset({State.REMOTE_CLOSED, State.CLOSED})
+
+
+@implementer(ISystemHandle, INegotiated, ITransport, IHalfCloseableProtocol)
+class TLSConnectorProtocol(BufferingTLSTransport):
+    """
+    The TLS layer of one connection.
+
+    It is the protocol of the transport below, and the transport of C{wrappedProtocol}.
+    """
+
+    # What a program sets on the factory is looked up there; a WrappingFactory of somebody else's
+    # has none of these.
+    _phase = Phase.NEW
+    _connector: Connector | None = None
+    _negotiated: Negotiated | None = None
+    _reason: Failure | None = None
+    _producer: Any = None
+    _clock: IReactorTime | None = None
+    _gathering: IDelayedCall | None = None
+    _catchingUp: IDelayedCall | None = None
+    _deadline: IDelayedCall | None = None
+    _deadlineClock: IReactorTime | None = None
+    _started = 0.0
+    _handshakeSeconds: float | None = None
+    _waiting: list[Deferred[Negotiated]] | None = None
+    _delivering = False
+    _paused = False
+    _active = False
+    _unsentBefore: object = None
+
+    def __init__(
+        self,
+        factory: TLSConnectorFactory,
+        wrappedProtocol: IProtocol,
+        _connectWrapped: bool = True,
+    ) -> None:
+        """
+        @param factory: a L{TLSConnectorFactory}; any other L{WrappingFactory} that has a
+            C{_creatorCallable} will do.
+        @param wrappedProtocol: the application's protocol.
+        @param _connectWrapped: L{False} where the application's protocol is connected already,
+            as it is in C{startTLS}.
+        """
+        self.factory = factory
+        self.wrappedProtocol = wrappedProtocol
+        self._connectWrapped = _connectWrapped
+
+    # What the application asks
+
+    @property
+    def disconnecting(self) -> bool:  # type: ignore[override]
+        """Whether the connection is on its way to be closed."""
+        return self._phase in (Phase.ENDING, Phase.CLOSING, Phase.DISCONNECTED)
+
+    @property
+    def _tlsConnection(self) -> SSL.Connection | None:
+        connector = self._connector
+        return None if connector is None else connector.connection
+
+    @_tlsConnection.setter
+    def _tlsConnection(self, connection: SSL.Connection) -> None:
+        self._needConnector().connection = connection
+
+    def getHandle(self) -> SSL.Connection | None:
+        """The L{OpenSSL.SSL.Connection}; L{None} once the connection is lost."""
+        return self._tlsConnection
+
+    def getPeerCertificate(self) -> X509 | None:
+        """The peer's certificate; L{None} where it showed none or the connection is lost."""
+        connection = self._tlsConnection
+        return None if connection is None else connection.get_peer_certificate()
+
+    @property
+    def negotiatedProtocol(self) -> bytes | None:
+        """The application protocol agreed on by ALPN; L{None} where none was."""
+        connection = self._tlsConnection
+        return None if connection is None else connection.get_alpn_proto_negotiated() or None
+
+    @property
+    def negotiated(self) -> Negotiated | None:
+        """What the handshake agreed on; L{None} until it is done."""
+        if self._negotiated is None and self._connector is not None:
+            facts = self._connector.negotiated
+            if facts is not None:
+                self._negotiated = attrs.evolve(facts, handshake_seconds=self._handshakeSeconds)
+        return self._negotiated
+
+    def exportKeyingMaterial(
+        self, label: bytes, length: int, context: bytes | None = None
+    ) -> bytes:
+        """
+        C{length} bytes that both ends can derive and nobody else: RFC 8446, section 7.5.
+
+        @raise UsageError: the handshake is not done, or the connection is lost.
+        """
+        return self._needConnector().export_keying_material(label, length, context)
+
+    def channelBinding(self, kind: str = "tls-exporter") -> bytes:
+        """
+        What binds a login to this very connection.
+
+        @param kind: C{"tls-exporter"} (RFC 9266) or C{"tls-server-end-point"} (RFC 5929).
+        @raise UsageError: the handshake is not done, or the connection is lost.
+        """
+        return self._needConnector().channel_binding(kind)
+
+    def _needConnector(self) -> Connector:
+        if self._connector is None:
+            raise UsageError("there is no connection")
+        return self._connector
+
+    def whenHandshakeDone(self) -> Deferred[Negotiated]:
+        """
+        Fires with what was agreed on when the handshake is done and the peer is verified; fails
+        with the reason of C{connectionLost} if the connection ends before that.
+        """
+        done: Deferred[Negotiated] = Deferred()
+        facts = self.negotiated
+        if facts is not None:
+            done.callback(facts)
+        elif self._phase is Phase.LOST:
+            done.errback(self._reason or Failure(ConnectionDone()))
+        else:
+            if self._waiting is None:
+                self._waiting = []
+            self._waiting.append(done)
+        return done
+
+    # The life of a connection
+
+    def makeConnection(self, transport: Any) -> None:
+        """
+        Connect to a transport, connect the application's protocol to this, and begin the
+        handshake.
+        """
+        factory = self.factory
+        try:
+            connection = factory._creatorCallable(self)
+        except BaseException:
+            # The transport is in the reactor already.  Nobody else will close it.
+            _abort(transport)
+            raise
+        self._connector = Connector(
+            connection,
+            getattr(factory, "_isClient", False),
+            WriteBuffer(GATHER, GATHER, None),
+            getattr(factory, "startsHandshake", True),
+        )
+        self._clock = getattr(factory, "_clock", None)
+        directlyProvides(self, providedBy(transport))
+        self._phase = Phase.CONNECTED
+        Protocol.makeConnection(self, transport)
+        factory.registerProtocol(self)
+        clock = getattr(factory, "_givenClock", None) or getattr(transport, "reactor", None)
+        if clock is not None and hasattr(clock, "callLater"):
+            self._deadlineClock = clock
+            self._started = clock.seconds()
+            self._expire(getattr(factory, "handshakeTimeout", None), self._handshakeExpired)
+        if self._connectWrapped:
+            self._tell(self.wrappedProtocol.makeConnection, self)
+        self.flush()
+
+    def startHandshake(self) -> None:
+        """
+        Begin the handshake, where the factory was told that it does not start by itself.
+
+        @raise UsageError: it has begun already, or the connection is lost.
+        """
+        connector = self._needConnector()
+        try:
+            connector.start_handshake()
+        except PeerError as error:
+            self._failed(error)
+        else:
+            self.flush()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take ciphertext from the transport and give the application what is in it."""
+        connector = self._connector
+        if connector is None or self._phase not in _LIVE:
+            return
+        outer, self._delivering = self._delivering, True
+        self._active = True
+        try:
+            if connector.state in _BEFORE_OPEN:
+                connector.feed(data)
+                if connector.state in _BEFORE_OPEN:
+                    return
+                self._handshakeCompleted()
+            else:
+                connector.feed(data)
+            if not self._paused:
+                self._deliver(connector)
+        except PeerError as error:
+            self._failed(error)
+        finally:
+            self._delivering = outer
+            if not outer:
+                self.flush()
+
+    def _handshakeCompleted(self) -> None:
+        clock = self._deadlineClock
+        if clock is not None:
+            self._handshakeSeconds = clock.seconds() - self._started
+            self._cancelDeadline()
+            self._expire(getattr(self.factory, "idleTimeout", None), self._idleExpired)
+        if IHandshakeListener.providedBy(self.wrappedProtocol):
+            self._tell(self.wrappedProtocol.handshakeCompleted)
+        waiting, self._waiting = self._waiting, None
+        if waiting:
+            facts = self.negotiated
+            for done in waiting:
+                if facts is not None:
+                    done.callback(facts)
+        if self._phase not in _LIVE:
+            return
+        if self._paused:
+            # Until now the transport had to go on: the handshake needs it.
+            self.transport.pauseProducing()
+        self.flush()
+        if self._producer is not None and self._phase in _LIVE:
+            self._producer.resumeProducing()
+        if self._phase is Phase.ENDING:
+            self._end()
+
+    def _deliver(self, connector: Connector) -> None:
+        """Give the application all that can be decrypted."""
+        plaintext = connector.read()
+        if plaintext and self._phase in _LIVE:
+            self._tell(self.wrappedProtocol.dataReceived, plaintext)
+        if connector.state in _PEER_CLOSED and self._phase in _LIVE:
+            self._peerClosed(connector)
+        elif connector.error is not None and self._phase in _LIVE:
+            self._failed(connector.error)
+
+    def _peerClosed(self, connector: Connector) -> None:
+        """The peer's close_notify has come: no more plaintext will."""
+        application = self.wrappedProtocol
+        if self._phase is Phase.CLOSING or connector.state is State.CLOSED:
+            if self._phase is not Phase.CLOSING and IHalfCloseableProtocol.providedBy(application):
+                self._tell(application.readConnectionLost)
+            self._disconnect()
+        elif IHalfCloseableProtocol.providedBy(application):
+            self._tell(application.readConnectionLost)
+        else:
+            # As a transport does at the end of its input: what was written goes out, and the
+            # connection is closed.
+            self._shutdownTLS()
+            self._disconnect()
+
+    def _tell(self, call: Callable[..., object], *arguments: object) -> None:
+        """
+        Call the application.
+
+        What it raises ends the connection, once, as the reason; and the peer sees no clean end.
+        """
+        try:
+            call(*arguments)
+        except Exception:
+            failure = Failure()
+            _log.failure("Unhandled error in the application's protocol", failure)
+            if self._phase in _LIVE:
+                self._abortWith(failure)
+
+    def _failed(self, error: PeerError) -> None:
+        """TLS cannot go on: send the alert that says why, and close."""
+        if self._phase not in _LIVE:
+            return
+        if self._reason is None:
+            self._reason = _reason_of(error, self._needConnector())
+        self._phase = Phase.DISCONNECTED
+        self.flush()
+        self._finish()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The transport is gone: tell the application, once, and let go of everything."""
+        if self._phase is Phase.LOST:
+            return
+        connector = self._connector
+        if connector is not None and self._phase in _LIVE and not reason.check(ConnectionAborted):
+            reason = self._lastWords(connector, reason)
+        for call in (self._deadline, self._gathering, self._catchingUp):
+            if call is not None and call.active():
+                call.cancel()
+        self._deadline = self._gathering = self._catchingUp = None
+        reason = self._reason = self._reason or reason
+        self._phase = Phase.LOST
+        self.connected = 0
+        factory, application = self.factory, self.wrappedProtocol
+        factory.unregisterProtocol(self)
+        self._producer = None
+        waiting, self._waiting = self._waiting, None
+        for done in waiting or ():
+            done.errback(reason)
+        try:
+            application.connectionLost(reason)
+        finally:
+            if connector is not None:
+                connector.forget()
+            # The connection refers to this protocol, and the application to its transport.
+            self._connector = None
+            self.wrappedProtocol = None  # type: ignore[assignment]
+            self._reason = None
+
+    def _lastWords(self, connector: Connector, reason: Failure) -> Failure:
+        """Deliver what is left, and see whether the stream was cut."""
+        self._delivering = True
+        try:
+            if connector.state not in _BEFORE_OPEN:
+                self._deliver(connector)
+            if self._phase in _LIVE:
+                connector.end_of_wire()
+        except TruncatedError as truncated:
+            # Whoever closes first may not wait for the answer; and what would be missing is
+            # not wanted any more.
+            if reason.check(ConnectionDone) and self._phase is not Phase.CLOSING:
+                return Failure(ConnectionLost(str(truncated)))
+        except PeerError as error:
+            if self._reason is None:
+                self._reason = _reason_of(error, connector)
+        return reason
+
+    # The transport below tells of its ends
+
+    def readConnectionLost(self) -> None:
+        """The transport will bring no more bytes, though it may still take some."""
+        connector = self._connector
+        if connector is None or self._phase not in _LIVE:
+            return
+        outer, self._delivering = self._delivering, True
+        try:
+            if connector.state not in _BEFORE_OPEN:
+                self._deliver(connector)
+            if self._phase is Phase.CLOSING:
+                self._disconnect()
+            elif self._phase in _LIVE:
+                connector.end_of_wire()
+        except PeerError as error:
+            self._failed(error)
+        finally:
+            self._delivering = outer
+
+    def writeConnectionLost(self) -> None:
+        """The transport will take no more bytes."""
+
+    # Writing
+
+    def write(self, data: bytes) -> None:
+        """
+        Send plaintext.  After C{loseConnection} it is dropped, unless a producer is registered.
+
+        @raise TypeError: this is not bytes.
+        """
+        connector = self._connector
+        if connector is None or self._phase not in _LIVE:
+            return
+        if self._phase is not Phase.CONNECTED and self._producer is None:
+            return
+        try:
+            connector.write(data)
+        except UsageError:
+            # Our direction is closed.
+            return
+        if connector.state in _BEFORE_OPEN:
+            if self._producer is not None:
+                # Nothing can be encrypted yet, and this is how a producer is told to wait.
+                self._producer.pauseProducing()
+        elif not self._delivering:
+            self._gather(connector)
+
+    def writeSequence(self, sequence: Iterable[bytes]) -> None:
+        """Send the plaintext of all these, one after the other."""
+        self.write(b"".join(sequence))
+
+    def _gather(self, connector: Connector) -> None:
+        clock = self._clock
+        if clock is None or connector.pending_plaintext > GATHER:
+            self.flush()
+        elif self._gathering is None:
+            self._gathering = clock.callLater(0, self._gathered)
+
+    def _gathered(self) -> None:
+        self._gathering = None
+        self.flush()
+
+    def flush(self) -> None:
+        """Send now whatever can be sent."""
+        connector = self._connector
+        if connector is None or connector.inside_openssl:
+            return
+        transport = self.transport
+        try:
+            while ciphertext := connector.take():
+                transport.write(ciphertext)
+        except PeerError as error:
+            self._failed(error)
+
+    # Closing
+
+    def loseConnection(self) -> None:
+        """
+        Close the connection when all that was written is sent: close_notify goes out, the peer's
+        is awaited, and the transport is closed.
+
+        While a producer is registered this waits for it to finish.
+        """
+        if self._phase is Phase.CONNECTED:
+            self._phase = Phase.ENDING
+            self._end()
+
+    def _end(self) -> None:
+        """Go on with C{loseConnection} if nothing that was promised is left to be sent."""
+        connector = self._connector
+        if connector is None or self._producer is not None:
+            return
+        if connector.state not in _BEFORE_OPEN:
+            self._shutdownTLS()
+        elif not connector.pending_plaintext and not connector.inside_openssl:
+            # There is nothing to say, and no connection yet on which to say it.
+            self.abortConnection()
+
+    def _shutdownTLS(self) -> None:
+        """Send close_notify after all that was written, then wait for the peer's."""
+        connector = self._connector
+        if connector is None:
+            return
+        try:
+            connector.close()
+        except PeerError as error:
+            self._failed(error)
+            return
+        self.flush()
+        if connector.state is State.CLOSED:
+            self._disconnect()
+        elif self._phase in _LIVE:
+            self._phase = Phase.CLOSING
+            if self._paused:
+                # Nobody waits for what comes now, but the close_notify that we wait for is
+                # behind it.
+                self._paused = False
+                self.transport.resumeProducing()
+            self._cancelDeadline()
+            self._expire(getattr(self.factory, "closeTimeout", None), self._closeExpired)
+
+    def _disconnect(self) -> None:
+        """Both directions are closed: close the transport."""
+        if self._phase in _LIVE:
+            self._phase = Phase.DISCONNECTED
+            self.flush()
+            self._finish()
+
+    def _finish(self) -> None:
+        """Close the transport when it has sent what it has."""
+        self._cancelDeadline()
+        self._expire(getattr(self.factory, "closeTimeout", None), self._closeExpired)
+        self.transport.loseConnection()
+
+    def _tlsShutdownFinished(self, reason: Failure | None) -> None:
+        """TLS is over, for this reason if there is one: close the transport."""
+        if self._reason is None:
+            self._reason = reason
+        self._disconnect()
+
+    def loseWriteConnection(self) -> None:
+        """
+        Close our direction: close_notify goes out after all that was written, and reading goes
+        on.  C{IHalfCloseableProtocol.writeConnectionLost} tells when it has gone.
+        """
+        connector = self._connector
+        if connector is None or self._phase is not Phase.CONNECTED:
+            return
+        try:
+            connector.close()
+        except PeerError as error:
+            self._failed(error)
+            return
+        self._later(self._writeClosed)
+
+    def _writeClosed(self) -> None:
+        connector = self._connector
+        if connector is None or self._phase not in _LIVE:
+            return
+        self.flush()
+        if connector.state in _BEFORE_OPEN:
+            self.whenHandshakeDone().addCallbacks(
+                lambda _: self._writeClosed(), lambda _: None
+            )
+            return
+        if IHalfCloseableProtocol.providedBy(self.wrappedProtocol):
+            self._tell(self.wrappedProtocol.writeConnectionLost)
+        if connector.state is State.CLOSED:
+            self._disconnect()
+
+    def abortConnection(self) -> None:
+        """
+        Drop the connection now.  Nothing more is sent or delivered, and the peer sees that it
+        was no clean end.
+        """
+        if self._phase in _LIVE or self._phase is Phase.DISCONNECTED:
+            self._abortWith(Failure(ConnectionAborted()))
+
+    def _abortWith(self, reason: Failure) -> None:
+        if self._reason is None:
+            self._reason = reason
+        self._phase = Phase.DISCONNECTED
+        self._cancelDeadline()
+        _abort(self.transport)
+
+    def failVerification(self, reason: Failure) -> None:
+        """
+        Refuse the peer, for this reason.
+
+        Called from within OpenSSL's verify callback, as Twisted's own options do, this leaves it
+        to the callback to refuse, so that the peer is told by an alert.
+        """
+        if self._phase not in _LIVE:
+            return
+        self._reason = reason
+        connector = self._connector
+        if connector is None or not connector.inside_openssl:
+            self._abortWith(reason)
+
+    # Producers and consumers
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """
+        Let a producer write as fast as the transport takes it.
+
+        @raise RuntimeError: there is one already.
+        """
+        if self._phase not in _LIVE:
+            producer.stopProducing()
+            return
+        if self._producer is not None:
+            raise RuntimeError(
+                f"cannot register producer {producer}:"
+                f" {self._producer._producer} was never unregistered"
+            )
+        if not streaming:
+            producer = tls._PullToPush(producer, self)
+        membrane = tls._ProducerMembrane(producer)
+        self.transport.registerProducer(membrane, True)
+        self._producer = membrane
+        if not streaming:
+            producer.startStreaming()
+
+    def unregisterProducer(self) -> None:
+        """The producer has finished."""
+        membrane, self._producer = self._producer, None
+        if membrane is None:
+            return
+        if isinstance(membrane._producer, tls._PullToPush):
+            membrane._producer.stopStreaming()
+        if self._phase is not Phase.LOST:
+            self.transport.unregisterProducer()
+        if self._phase is Phase.ENDING:
+            self._end()
+
+    def pauseProducing(self) -> None:
+        """Deliver nothing until C{resumeProducing}."""
+        if self._paused or self._phase not in (Phase.CONNECTED, Phase.ENDING):
+            return
+        self._paused = True
+        connector = self._connector
+        if connector is not None and connector.state not in _BEFORE_OPEN:
+            self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """
+        Deliver again, beginning with what came in the meantime.
+
+        Not from within this call: an application that resumes may not be ready for bytes before
+        it has returned.
+        """
+        if not self._paused:
+            return
+        self._paused = False
+        connector = self._connector
+        if connector is None or self._phase not in _LIVE or connector.state in _BEFORE_OPEN:
+            return
+        self.transport.resumeProducing()
+        if connector.unread and self._catchingUp is None:
+            self._catchingUp = self._later(self._catchUp)
+
+    def stopProducing(self) -> None:
+        """No more is wanted: close the connection."""
+        self.loseConnection()
+
+    def stopConsuming(self) -> None:
+        """The producer is stopped: close the connection."""
+        self.unregisterProducer()
+        self.loseConnection()
+
+    def _catchUp(self) -> None:
+        self._catchingUp = None
+        connector = self._connector
+        if connector is None or self._paused or self._phase not in _LIVE:
+            return
+        outer, self._delivering = self._delivering, True
+        try:
+            self._deliver(connector)
+        except PeerError as error:
+            self._failed(error)
+        finally:
+            self._delivering = outer
+            self.flush()
+
+    def _later(self, call: Callable[[], None]) -> IDelayedCall | None:
+        """Call when the clock turns; at once where there is no clock."""
+        if self._clock is None:
+            call()
+            return None
+        return self._clock.callLater(0, call)
+
+    # Deadlines
+
+    def _expire(self, seconds: float | None, call: Callable[[], None]) -> None:
+        if seconds is not None and self._deadlineClock is not None:
+            self._deadline = self._deadlineClock.callLater(seconds, call)
+
+    def _cancelDeadline(self) -> None:
+        deadline, self._deadline = self._deadline, None
+        if deadline is not None and deadline.active():
+            deadline.cancel()
+
+    def _handshakeExpired(self) -> None:
+        self._deadline = None
+        seconds = self.factory.handshakeTimeout
+        self._abortWith(Failure(TimeoutError(f"no handshake within {seconds:g} seconds")))
+
+    def _idleExpired(self) -> None:
+        self._deadline = None
+        seconds = self.factory.idleTimeout
+        unsent = _unsent(self.transport)
+        if self._active or unsent != self._unsentBefore:
+            self._active = False
+            self._unsentBefore = unsent
+            self._expire(seconds, self._idleExpired)
+            return
+        self._reason = Failure(TimeoutError(f"nothing came or went for {seconds:g} seconds"))
+        if unsent or self._producer is not None:
+            self._abortWith(self._reason)
+        else:
+            self.loseConnection()
+
+    def _closeExpired(self) -> None:
+        """
+        The peer has not closed in time.
+
+        As long as it takes what we sent it is alive, and gets all of it.
+        """
+        self._deadline = None
+        unsent = _unsent(self.transport)
+        if unsent and unsent != self._unsentBefore:
+            self._unsentBefore = unsent
+            self._expire(self.factory.closeTimeout, self._closeExpired)
+        elif unsent or self._phase is Phase.DISCONNECTED:
+            seconds = self.factory.closeTimeout
+            self._abortWith(
+                Failure(TimeoutError(f"the peer took nothing for {seconds:g} seconds"))
+            )
+        else:
+            self._disconnect()
+
+
+def _abort(transport: Any) -> None:
+    """Drop a transport's connection; close it where the transport can do no more than that."""
+    abort = getattr(transport, "abortConnection", None)
+    if abort is None:
+        transport.loseConnection()
+    else:
+        abort()
+
+
+def _unsent(transport: Any) -> tuple[int, int] | None:
+    """
+    What a transport that buffers has not sent yet, in a form that changes as it sends; L{None}
+    where there is nothing, or it cannot be known.
+    """
+    size = len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
+    size += getattr(transport, "_tempDataLen", 0)
+    return (size, getattr(transport, "offset", 0)) if size > 0 else None
+
+
+def _reason_of(error: PeerError, connector: Connector) -> Failure:
+    """
+    What C{connectionLost} is told of an error.
+
+    Programs compare the type with L{OpenSSL.SSL.Error}, and look at its first argument, so that
+    is what they find; the value says more.
+    """
+    refusal = connector.refusal
+    if refusal is not None:
+        if not isinstance(refusal, VerificationError):
+            refused = CertificateRefused(error.sentence)
+            refused.__cause__ = refusal
+            refusal = refused
+        return Failure(refusal)
+    if isinstance(error, TruncatedError) or "unexpected eof" in _queued_reasons(error):
+        return Failure(ConnectionLost(error.sentence))
+    value = error
+    if error.direction is Direction.RECEIVED:
+        value = AlertReceived(error.sentence, error.alert, error.direction, error.args[0])
+    failure = Failure(value)
+    failure.type = SSL.Error
+    failure.parents = [qual(each) for each in getmro(type(value))]
+    return failure
+
+
+def _queued_reasons(error: PeerError) -> str:
+    return " ".join(reason for _, _, reason in error.args[0])
+
+
+class TLSConnectorFactory(TLSMemoryBIOFactory):
+    """
+    Puts TLS under the protocols of another factory.
+
+    @ivar handshakeTimeout: seconds until a handshake must be done; L{None} for no deadline.
+    @ivar closeTimeout: seconds to wait for the peer's close_notify after ours, and for a peer
+        that takes nothing of what it was sent.
+    @ivar idleTimeout: seconds of silence after which a connection is closed; L{None} for never.
+    @ivar startsHandshake: whether the handshake begins with the connection.  Otherwise
+        L{TLSConnectorProtocol.startHandshake} begins it.
+    """
+
+    protocol: ClassVar[Any] = TLSConnectorProtocol  # type: ignore[misc]
+    noisy = False
+
+    def __init__(
+        self,
+        contextFactory: SomeConnectionCreator,
+        isClient: bool,
+        wrappedFactory: IProtocolFactory,
+        clock: IReactorTime | None = None,
+        *,
+        handshakeTimeout: float | None = 10.0,
+        closeTimeout: float | None = 30.0,
+        idleTimeout: float | None = None,
+        startsHandshake: bool = True,
+    ) -> None:
+        """
+        @param contextFactory: a L{twisted_bioconn.context.ServerOptions} or C{ClientOptions}, or
+            whatever L{TLSMemoryBIOFactory} takes: C{CertificateOptions}, the result of
+            C{optionsForClientTLS}, a connection creator, a context factory.
+        @param isClient: whether we send the client hello.
+        @param wrappedFactory: makes the application's protocols.
+        @param clock: gathers small writes and runs the deadlines.  By default the reactor gathers,
+            and deadlines run on the reactor of the transport.
+        """
+        WrappingFactory.__init__(self, wrappedFactory)
+        convert = tls._convertToAppropriateFactory
+        self._creatorCallable = connection_creator(convert(isClient, contextFactory), contextFactory)
+        self._isClient = isClient
+        self._givenClock = clock
+        self._clock = tls._get_default_clock() if clock is None else clock
+        self.handshakeTimeout = handshakeTimeout
+        self.closeTimeout = closeTimeout
+        self.idleTimeout = idleTimeout
+        self.startsHandshake = startsHandshake
+
+    def buildProtocol(self, addr: IAddress | None) -> TLSConnectorProtocol | None:  # type: ignore[override]
+        """A TLS layer for a new protocol of the application's; L{None} where it wants none."""
+        application = self.wrappedFactory.buildProtocol(addr)
+        return None if application is None else self.protocol(self, application)  # type: ignore[no-any-return]

@@ -1,0 +1,124 @@
+"""
+A reactor whose TLS is ours.
+
+Twisted's reactors have no TLS of their own: C{listenSSL}, C{connectSSL}, C{startTLS} and the C{ssl:}
+and C{tls:} endpoints all build a C{TLSMemoryBIOFactory}, and find that class as an attribute of one
+of five modules. L{install} puts L{TLSConnectorFactory} and L{TLSConnectorProtocol} there, so that
+every reactor, installed already or not, runs TLS on the connector.
+
+Ports and connections that were made before stay what they are. So does code that took a name out of
+C{twisted.protocols.tls} before: L{install}, as any installation of a reactor, belongs first in a
+program.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from difflib import get_close_matches
+from warnings import warn
+
+from twisted.application.reactors import IReactorInstaller, getReactorTypes
+from twisted.protocols import tls
+from twisted_bioconn.errors import ConfigurationError
+from twisted_bioconn.protocol import TLSConnectorFactory, TLSConnectorProtocol
+
+_OURS: dict[str, type] = {
+    "TLSMemoryBIOFactory": TLSConnectorFactory,
+    "TLSMemoryBIOProtocol": TLSConnectorProtocol,
+    "BufferingTLSTransport": TLSConnectorProtocol,
+}
+_TWISTEDS: dict[str, type] = {name: getattr(tls, name) for name in _OURS}
+
+# Where Twisted 26.10 looks those names up at the time of use, as attributes of the module. One that
+# is not imported yet is left alone: its import takes the names from the first, which has ours.
+_MODULES = (
+    "twisted.protocols.tls",
+    "twisted.protocols._sni",
+    "twisted.internet._newtls",
+    "twisted.internet.endpoints",
+    "twisted.internet.iocpreactor.reactor",
+)
+
+
+def install(name: str | None = None) -> None:
+    """
+    Install a reactor and move the TLS of all reactors onto the connector.
+
+    Where a reactor is installed already it stays, with a warning if it is not the named one, and
+    only its TLS moves. To call this again changes nothing.
+
+    @param name: C{"bioconn"} or L{None} for the platform's best reactor; C{"asyncio"} or
+        C{"bioconn-asyncio"} for the one on asyncio, with the event loop that asyncio's policy makes;
+        or the short name of any other reactor that C{twistd --help-reactors} lists.
+    @raise ConfigurationError: no reactor has that name, or it does not work on this machine.
+    """
+    module, make = _find(name)
+    was_ours = tls.TLSMemoryBIOFactory is TLSConnectorFactory
+    _put(_OURS)
+    installed = sys.modules.get("twisted.internet.reactor")
+    if installed is None:
+        try:
+            make()
+        except Exception as error:
+            if not was_ours:
+                _put(_TWISTEDS)
+            if isinstance(error, ConfigurationError):
+                raise
+            raise ConfigurationError(
+                f"the reactor {name!r} does not work on this machine: {error}"
+            ) from error
+    elif module is not None and not _comes_from(type(installed), module):
+        warn(
+            f"the reactor {name!r} is not installed, because another is already:"
+            f" {type(installed).__qualname__}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def _find(name: str | None) -> tuple[str | None, Callable[[], object]]:
+    """
+    Find the module that the named reactor's class comes from (L{None} if any will do), and what
+    installs it.
+    """
+    if name in (None, "bioconn", "default"):
+        return None, _install_default
+    if name in ("asyncio", "bioconn-asyncio"):
+        return "twisted.internet.asyncioreactor", _install_asyncio
+    installers: dict[str, IReactorInstaller] = {
+        installer.shortName: installer for installer in getReactorTypes()
+    }
+    if name in installers:
+        return getattr(installers[name], "moduleName", None), installers[name].install
+    nearest = get_close_matches(str(name), installers, 1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    raise ConfigurationError(
+        f"no reactor is named {name!r} (there are {', '.join(sorted(installers))}){hint}"
+    )
+
+
+def _comes_from(reactor: type, module: str) -> bool:
+    return any(f"{base.__module__}.".startswith(f"{module}.") for base in reactor.__mro__)
+
+
+def _install_default() -> None:
+    from twisted.internet import default
+
+    default.install()
+
+
+def _install_asyncio() -> None:
+    from twisted.internet import asyncioreactor
+
+    asyncioreactor.install()
+
+
+def _put(classes: dict[str, type]) -> None:
+    """
+    Let Twisted's modules find these classes under the names of Twisted's.
+    """
+    for module in map(sys.modules.get, _MODULES):
+        for name, value in classes.items():
+            if hasattr(module, name):
+                setattr(module, name, value)

@@ -1,0 +1,1 @@
+"""What C{twistd bioconn} adds to the library."""

@@ -1,0 +1,415 @@
+"""
+Bytes from one connection to another and back, for C{--listen ... --forward ...}.
+
+A connection that comes in is an L{Incoming}; it asks the back end's endpoint for a second one, an
+L{Outgoing}, and from then on each of the two is the other's peer and the other's push producer:
+
+    - what one receives, it writes to the other's transport;
+    - while a transport has too much to write, it pauses the side that the bytes come from, so no
+      more is held than the transports' own buffers take;
+    - the end of one side's data is a half-close of the other, after all bytes; when both have
+      ended, both are closed;
+    - a side that is reset resets the other, and one that is closed closes it.
+
+Whether a side is plain or TLS is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from OpenSSL.SSL import Error as TLSError
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
+from twisted.internet.error import ConnectingCancelledError, ConnectionClosed, ConnectionDone
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IProtocol,
+    IProtocolFactory,
+    IPushProducer,
+    IReactorTime,
+    ISSLTransport,
+    IStreamClientEndpoint,
+    ITransport,
+)
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+#: How long a back end may take to answer, in seconds, all its addresses and its TLS included.
+CONNECT_TIMEOUT = 10.0
+
+#: How much a plain socket reads at once, in bytes, and how much it holds unsent before it pauses
+#: the other side. Twisted's 64 KiB costs a fifth more for bulk, and small messages gain nothing.
+BUFFER_SIZE = 256 * 1024
+
+
+class StreamTransport(Protocol):
+    """What a relay calls on a transport: Twisted's C{ITransport}, C{IConsumer}, producer."""
+
+    def write(self, data: bytes) -> None: ...
+    def loseConnection(self) -> None: ...
+    def getPeer(self) -> IAddress: ...
+    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None: ...
+    def unregisterProducer(self) -> None: ...
+    def pauseProducing(self) -> None: ...
+    def resumeProducing(self) -> None: ...
+
+
+def _discard(data: bytes) -> None:
+    """What comes in when there is nobody left to give it to."""
+
+
+def _abort(transport: StreamTransport) -> None:
+    """Reset the connection; a transport that has no reset (stdio) is closed."""
+    getattr(transport, "abortConnection", transport.loseConnection)()
+
+
+def _flush_of(transport: StreamTransport) -> Callable[[], None] | None:
+    """
+    How to send now what was written, on transports that gather writes until the clock turns.
+    """
+    return cast("Callable[[], None] | None", getattr(transport, "flush", None))
+
+
+def _half_closes(transport: StreamTransport) -> bool:
+    """
+    Can we end our direction of this connection alone?
+
+    Twisted's own TLS passes C{loseWriteConnection} on to TCP below it, which cuts the TLS
+    connection off with bytes still unsent. Ours (it has C{flush}) sends close_notify.
+    """
+    if not hasattr(transport, "loseWriteConnection"):
+        return False
+    return _flush_of(transport) is not None or not ISSLTransport.providedBy(transport)
+
+
+def address_text(address: IAddress) -> str:
+    """An address as people write it: C{192.0.2.1:443}, C{[2001:db8::1]:443} or a path."""
+    host, port = getattr(address, "host", None), getattr(address, "port", None)
+    if host is not None:
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    name = getattr(address, "name", None)
+    if isinstance(name, bytes):
+        return name.decode("utf-8", "backslashreplace")
+    return "a local client"
+
+
+@implementer(IProtocol, IHalfCloseableProtocol, IPushProducer)
+class _Side:
+    """
+    One of the two connections.
+
+    @ivar transport: this side's connection.
+    @ivar peer: the other side; L{None} before there is one and after either was lost.
+    """
+
+    # There are two of these for each connection relayed: no dictionary, and no closures.
+    __slots__ = ("_ended", "_flush", "_paused", "_write", "peer", "transport")
+
+    transport: StreamTransport
+    peer: _Side | None
+    _write: Callable[[bytes], object]
+    _flush: Callable[[], None] | None
+    _paused: bool
+    _ended: bool
+
+    def __init__(self) -> None:
+        self.peer = None
+        self._write = _discard
+        self._flush = None
+        self._paused = False
+        self._ended = False
+
+    def makeConnection(self, transport: ITransport) -> None:
+        """
+        @see: L{IProtocol.makeConnection}
+        """
+        self.transport = cast(StreamTransport, transport)
+        if isinstance(transport, FileDescriptor):
+            transport.bufferSize = BUFFER_SIZE
+        no_delay = getattr(transport, "setTcpNoDelay", None)
+        if no_delay is not None:
+            no_delay(True)
+        self.connectionMade()
+
+    def connectionMade(self) -> None:
+        """
+        @see: L{IProtocol.connectionMade}
+        """
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        @see: L{IProtocol.dataReceived}
+        """
+        self._write(data)
+        if self._flush is not None:
+            self._flush()
+
+    def pauseProducing(self) -> None:
+        """The peer's transport has enough to write: read no more from ours."""
+        self._paused = True
+        self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """The peer's transport takes bytes again."""
+        self._paused = False
+        # A socket that has said it is at its end would say it a second time.
+        if not self._ended:
+            self.transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """The peer's transport is lost: its C{connectionLost} follows, and knows how."""
+
+    def readConnectionLost(self) -> None:
+        """The other end of this connection has sent its last byte."""
+        if self._ended:
+            return
+        self._ended = True
+        if self.peer is not None:
+            self.peer._end_output()
+
+    def writeConnectionLost(self) -> None:
+        """
+        @see: L{IHalfCloseableProtocol.writeConnectionLost}
+        """
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        @see: L{IProtocol.connectionLost}
+        """
+        peer = self.peer
+        if peer is None:
+            return
+        self._part()
+        if self._ended and peer._ended:
+            # Both were told to close when the second one ended, and the other is still writing
+            # what it has.
+            return
+        # A peer that is still paused means that bytes were waiting here which nobody got.
+        if isinstance(reason.value, ConnectionDone) and not peer._paused:
+            peer._close()
+        else:
+            _abort(peer.transport)
+
+    def _end_output(self) -> None:
+        """The peer has ended: nothing more will be written to this side."""
+        peer = self.peer
+        assert peer is not None
+        if not self._ended and _half_closes(self.transport):
+            # With a producer registered, Twisted's transports wait for more.
+            self.transport.unregisterProducer()
+            cast("_HalfCloseable", self.transport).loseWriteConnection()
+            return
+        self._close()
+        peer._close()
+
+    def _close(self) -> None:
+        """Close this side once everything that was written to it is out."""
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+
+    def _join(self, peer: _Side) -> None:
+        """From now on what comes from one goes to the other."""
+        self.peer, peer.peer = peer, self
+        self._write, self._flush = peer.transport.write, _flush_of(peer.transport)
+        peer._write, peer._flush = self.transport.write, _flush_of(self.transport)
+        self.transport.registerProducer(peer, True)
+        peer.transport.registerProducer(self, True)
+
+    def _part(self) -> None:
+        """Forget each other; what still comes in on either side is for nobody."""
+        assert self.peer is not None
+        for side in (self, self.peer):
+            side.peer = None
+            side._write, side._flush = _discard, None
+
+
+class _HalfCloseable(Protocol):
+    def loseWriteConnection(self) -> None: ...
+
+
+class Incoming(_Side):
+    """
+    The side that was accepted. It is paused until the back end is there; the little that its
+    transport had in hand already is held.
+    """
+
+    __slots__ = ("_attempt", "_factory", "_held", "_timer")
+
+    _log = Logger()
+
+    def __init__(self, factory: RelayFactory) -> None:
+        super().__init__()
+        self._factory = factory
+        self._attempt: Deferred[IProtocol] | None = None
+        self._timer: IDelayedCall | None = None
+        self._held: list[bytes] = []
+
+    def connectionMade(self) -> None:
+        """Read nothing, and ask for the back end."""
+        factory = self._factory
+        self._paused = True
+        self._write = self._held.append
+        self.transport.pauseProducing()
+        if factory.connect_timeout is not None:
+            self._timer = factory.clock.callLater(factory.connect_timeout, self._timed_out)
+        attempt: Deferred[IProtocol] = maybeDeferred(factory.endpoint.connect, _BackEnd(self))
+        self._attempt = attempt
+        attempt.addCallbacks(self._answered, self._refused)
+
+    def reached(self, outgoing: Outgoing) -> bool:
+        """
+        The back end is connected.
+
+        @return: whether it is still wanted.
+        """
+        if self._write is _discard:
+            return False
+        self._stop_timer()
+        held, self._held = self._held, []
+        self._paused = False
+        self._join(outgoing)
+        if held:
+            outgoing.transport.write(b"".join(held))
+        if self._ended:
+            outgoing._end_output()
+        elif not self._paused:
+            self.transport.resumeProducing()
+        return True
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The client is gone; if the back end is not there yet, it is not needed any more."""
+        super().connectionLost(reason)
+        self._write = _discard
+        self._held = []
+        self._stop_timer()
+        if self._attempt is not None:
+            self._attempt.cancel()
+
+    def back_end_failed(self, reason: str) -> None:
+        """Say why the back end cannot be used."""
+        self._log.warn(
+            "{client} cannot be forwarded to {back_end}: {reason}",
+            client=address_text(self.transport.getPeer()),
+            back_end=self._factory.description,
+            reason=reason,
+        )
+
+    def _answered(self, outgoing: IProtocol) -> None:
+        self._attempt = None
+
+    def _refused(self, failure: Failure) -> None:
+        self._attempt = None
+        timed_out = self._factory.connect_timeout is not None and self._timer is None
+        self._stop_timer()
+        if self._write is _discard:
+            # The client was lost first, and asked for this.
+            return
+        if timed_out and isinstance(failure.value, CancelledError | ConnectingCancelledError):
+            reason = f"no connection within {self._factory.connect_timeout:g} seconds"
+        else:
+            reason = failure.getErrorMessage().rstrip(".")
+        self.back_end_failed(reason)
+        self._write = _discard
+        self.transport.loseConnection()
+
+    def _timed_out(self) -> None:
+        self._timer = None
+        if self._attempt is not None:
+            self._attempt.cancel()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class Outgoing(_Side):
+    """The side that we opened, to the back end."""
+
+    __slots__ = ("_incoming",)
+
+    def __init__(self, incoming: Incoming) -> None:
+        super().__init__()
+        self._incoming: Incoming | None = incoming
+
+    def connectionMade(self) -> None:
+        """Begin, unless the client went away meanwhile."""
+        assert self._incoming is not None
+        if not self._incoming.reached(self):
+            _abort(self.transport)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """
+        The back end is gone. If TLS with it failed, say so: its client sees a reset and no more.
+        """
+        incoming, self._incoming = self._incoming, None
+        # An alert of the back end's is a TLS error and a connection lost, both.
+        if incoming is not None and (
+            isinstance(reason.value, TLSError) or not isinstance(reason.value, ConnectionClosed)
+        ):
+            incoming.back_end_failed(reason.getErrorMessage().rstrip("."))
+        super().connectionLost(reason)
+
+
+@implementer(IProtocolFactory)
+class _BackEnd:
+    """A factory for the one connection that one client needs."""
+
+    __slots__ = ("_incoming",)
+
+    def __init__(self, incoming: Incoming) -> None:
+        self._incoming = incoming
+
+    def buildProtocol(self, addr: IAddress) -> Outgoing:
+        """
+        @see: L{IProtocolFactory.buildProtocol}
+        """
+        return Outgoing(self._incoming)
+
+    def doStart(self) -> None:
+        """
+        @see: L{IProtocolFactory.doStart}
+        """
+
+    def doStop(self) -> None:
+        """
+        @see: L{IProtocolFactory.doStop}
+        """
+
+
+class RelayFactory(Factory[Incoming]):  # type: ignore[type-var]
+    """
+    Relay each connection to a back end.
+
+    @ivar endpoint: the back end.
+    @ivar description: how the back end is named in the log.
+    @ivar clock: what the timeout runs on.
+    @ivar connect_timeout: how long the back end may take to be connected, in seconds, or L{None}
+        where the endpoint has a limit of its own.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        endpoint: IStreamClientEndpoint,
+        description: str,
+        clock: IReactorTime,
+        connect_timeout: float | None = CONNECT_TIMEOUT,
+    ) -> None:
+        self.endpoint = endpoint
+        self.description = description
+        self.clock = clock
+        self.connect_timeout = connect_timeout
+
+    def buildProtocol(self, addr: IAddress | None) -> Incoming:
+        """
+        @see: L{IProtocolFactory.buildProtocol}
+        """
+        return Incoming(self)
