@@ -1,1 +1,84 @@
-"""TLS for any Twisted protocol, over memory BIOs."""
+"""
+TLS for any Twisted protocol, over memory BIOs.
+
+Three ways in, none of which needs a change to a protocol: the prefix C{bioconn:} in an endpoint
+string, the reactor C{bioconn} (or L{install}), and the server C{twistd bioconn}.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .errors import ConfigurationError, Direction, PeerError, TruncatedError, UsageError
+
+if TYPE_CHECKING:
+    from .certificates.loading import CertifiedKey
+    from .connector import Connector, State
+    from .context import ClientCertificate, ClientOptions, ServerOptions, SessionStore
+    from .endpoints import ClientEndpoint, ServerEndpoint
+    from .negotiated import Negotiated
+    from .protocol import AlertReceived, TLSConnectorFactory, TLSConnectorProtocol
+    from .reactor import install
+    from .verify import CertificateRefused, Pin
+
+__version__ = "26.11.0.dev0"
+
+__all__ = [
+    "AlertReceived",
+    "CertificateRefused",
+    "CertifiedKey",
+    "ClientCertificate",
+    "ClientEndpoint",
+    "ClientOptions",
+    "ConfigurationError",
+    "Connector",
+    "Direction",
+    "Negotiated",
+    "PeerError",
+    "Pin",
+    "ServerEndpoint",
+    "ServerOptions",
+    "SessionStore",
+    "State",
+    "TLSConnectorFactory",
+    "TLSConnectorProtocol",
+    "TruncatedError",
+    "UsageError",
+    "install",
+]
+
+_HOMES = {
+    "AlertReceived": "protocol",
+    "CertificateRefused": "verify",
+    "CertifiedKey": "certificates.loading",
+    "ClientCertificate": "context",
+    "ClientEndpoint": "endpoints",
+    "ClientOptions": "context",
+    "Connector": "connector",
+    "Negotiated": "negotiated",
+    "Pin": "verify",
+    "ServerEndpoint": "endpoints",
+    "ServerOptions": "context",
+    "SessionStore": "context",
+    "State": "connector",
+    "TLSConnectorFactory": "protocol",
+    "TLSConnectorProtocol": "protocol",
+    "install": "reactor",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """
+    Import a public name when it is first asked for.
+
+    The endpoints import Twisted's, and with them names that L{install} has to put in place before:
+    so nothing is imported that was not asked for.
+    """
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value

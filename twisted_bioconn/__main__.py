@@ -13,7 +13,7 @@ def main() -> None:
     # Nobody looks for the pid of what runs in a terminal, and two may run in one directory.
     pidfile = ["--pidfile="] if os.name == "posix" else []
     sys.argv[1:1] = ["--nodaemon", *pidfile, "bioconn"]
-    run()  # type: ignore[no-untyped-call]
+    run()
 
 
 if __name__ == "__main__":

@@ -44,16 +44,14 @@ def acceptable_protocols(protocol: Any, others: Sequence[bytes] = ()) -> tuple[b
     return names + tuple(name for name in others if name not in names)
 
 
-def select_protocol(
-    connection: SSL.Connection, offered: Sequence[bytes], others: Sequence[bytes] = ()
-) -> Any:
+def select_protocol(names: Sequence[bytes], offered: Sequence[bytes]) -> Any:
     """
     Choose an ALPN name: RFC 7301, section 3.2.
 
+    @param names: what the server's application speaks, best first.
     @return: the name, or pyOpenSSL's mark to go on without ALPN where the application has none.
     @raise NoApplicationProtocol: it has some, and none of those offered.
     """
-    names = acceptable_protocols(connection.get_app_data(), others)
     for name in names:
         if name in offered:
             return name
@@ -70,7 +68,9 @@ def _context_for(options: OpenSSLCertificateOptions) -> Callable[[int], SSL.Cont
 
         def set_alpn_select_callback(self, callback: ALPNCallback) -> None:
             super().set_alpn_select_callback(
-                lambda connection, offered: select_protocol(connection, offered, others)
+                lambda connection, offered: select_protocol(
+                    acceptable_protocols(connection.get_app_data(), others), offered
+                )
             )
 
     return ALPNContext
@@ -112,7 +112,7 @@ def connection_creator(creator: Creator, options: object) -> Creator:
     if isinstance(options, ClientTLSOptions):
         return _verifying(creator, options)
     if isinstance(options, OpenSSLCertificateOptions) and options._contextFactory is SSL.Context:
-        options._contextFactory = _context_for(options)
+        options._contextFactory = _context_for(options)  # type: ignore[assignment]
         # A context that was made before has the fault in it; the next one is made with ours.
         options._context = None
     return creator

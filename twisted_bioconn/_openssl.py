@@ -22,6 +22,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -171,6 +172,25 @@ def verification_of(connection: SSL.Connection) -> Verification | None:
         return None
 
 
+SessionKeeper = Callable[[SSL.Session], None]
+"""Keeps a session for the next connection to the same peer."""
+
+_keepers: WeakKeyDictionary[SSL.Connection, SessionKeeper] = WeakKeyDictionary()
+
+
+def keep_session(connection: SSL.Connection, keeper: SessionKeeper) -> None:
+    """Have the session of this client's connection kept, once it has one worth keeping."""
+    _keepers[connection] = keeper
+
+
+def session_keeper_of(connection: SSL.Connection) -> SessionKeeper | None:
+    """What L{keep_session} set on this connection."""
+    try:
+        return _keepers.get(connection)
+    except TypeError:
+        return None
+
+
 class PublicEngine:
     """The engine on public methods of L{OpenSSL.SSL.Connection} alone."""
 
@@ -253,7 +273,9 @@ class PublicEngine:
         session was resumed, but the server's first flight does, and it is in the clear.
         """
         kept = self._hello
-        if len(kept) < MAX_RECORD and (kept or ciphertext[:1] == b"\x16" and ciphertext[5:6] == b"\x02"):
+        if len(kept) < MAX_RECORD and (
+            kept or (ciphertext[:1] == b"\x16" and ciphertext[5:6] == b"\x02")
+        ):
             kept += ciphertext[: MAX_RECORD - len(kept)]
 
 
@@ -277,9 +299,9 @@ def _hello_resumes(flight: bytes) -> bool:
         body = bytes(messages[at + 4 : at + 4 + size])
         if kind == 2:
             extensions = _server_hello_extensions(body)
-            if 43 in extensions:  # supported_versions: this is TLS 1.3
-                if body[2:34] != _RETRY_RANDOM:
-                    return 41 in extensions  # pre_shared_key
+            # 43 is supported_versions: this is TLS 1.3; 41 is pre_shared_key.
+            if 43 in extensions and body[2:34] != _RETRY_RANDOM:
+                return 41 in extensions
         at += 4 + size
     return 2 in kinds and 11 not in kinds
 
@@ -308,9 +330,7 @@ def _public_set_verification(
     verification = Verification(check, again)
     _verifications[connection] = verification
 
-    def verify(
-        _: SSL.Connection, certificate: crypto.X509, code: int, depth: int, ok: int
-    ) -> bool:
+    def verify(_: SSL.Connection, certificate: crypto.X509, code: int, depth: int, ok: int) -> bool:
         return not verification.step(bool(ok), code, depth, certificate.to_cryptography())
 
     connection.set_verify(mode, verify)
@@ -331,8 +351,9 @@ try:
     _NEEDED = (
         "BIO_get_mem_data BIO_new BIO_read BIO_s_mem BIO_write ERR_clear_error "
         "SSL_CTX_set1_curves_list SSL_CTX_set1_sigalgs_list SSL_MODE_ENABLE_PARTIAL_WRITE "
-        "SSL_MODE_RELEASE_BUFFERS SSL_clear_mode SSL_get_extms_support SSL_get_ex_data_X509_STORE_CTX_idx "
-        "SSL_get_verify_result SSL_read SSL_session_reused SSL_set_bio SSL_set_mode "
+        "SSL_MODE_RELEASE_BUFFERS SSL_clear_mode SSL_get_extms_support "
+        "SSL_get_ex_data_X509_STORE_CTX_idx SSL_get_verify_result SSL_read SSL_session_reused "
+        "SSL_set_bio SSL_set_mode "
         "SSL_set_verify SSL_write X509_STORE_CTX_get_current_cert X509_STORE_CTX_get_error "
         "X509_STORE_CTX_get_error_depth X509_STORE_CTX_get_ex_data X509_STORE_CTX_set_error "
         "X509_up_ref"
@@ -384,7 +405,7 @@ if HAVE_PRIVATE_NAMES:
             ssl = _lib.X509_STORE_CTX_get_ex_data(
                 store_context, _lib.SSL_get_ex_data_X509_STORE_CTX_idx()
             )
-            verification = _verifications[SSL.Connection._reverse_mapping[ssl]]  # type: ignore[attr-defined]
+            verification = _verifications[SSL.Connection._reverse_mapping[ssl]]
             raw = _lib.X509_STORE_CTX_get_current_cert(store_context)
             _lib.X509_up_ref(raw)
             certificate = crypto.X509._from_raw_x509_ptr(raw).to_cryptography()
@@ -410,9 +431,9 @@ class FastEngine:
 
     def __init__(self, connection: SSL.Connection) -> None:
         self.connection = connection
-        self._ssl = ssl = connection._ssl  # type: ignore[attr-defined]
-        self._into_ssl = connection._into_ssl  # type: ignore[attr-defined]
-        self._from_ssl = connection._from_ssl  # type: ignore[attr-defined]
+        self._ssl = ssl = connection._ssl
+        self._into_ssl = connection._into_ssl
+        self._from_ssl = connection._from_ssl
         connection.set_options(SSL.OP_NO_RENEGOTIATION)
         # A memory BIO takes everything, so that one call can write all records; an idle
         # connection needs no record buffers.
@@ -454,7 +475,7 @@ class FastEngine:
 
     def _read_stopped(self, count: int) -> bool:
         try:
-            self.connection._raise_ssl_error(self._ssl, count)  # type: ignore[attr-defined]
+            self.connection._raise_ssl_error(self._ssl, count)
         except SSL.WantReadError:
             return False
         except SSL.ZeroReturnError:
@@ -465,10 +486,8 @@ class FastEngine:
         _ERR_clear_error()
         count: int = _SSL_write(self._ssl, plaintext, len(plaintext))
         if count <= 0:
-            try:
-                self.connection._raise_ssl_error(self._ssl, count)  # type: ignore[attr-defined]
-            except SSL.WantReadError:
-                pass
+            with suppress(SSL.WantReadError):
+                self.connection._raise_ssl_error(self._ssl, count)
             return 0
         return count
 
@@ -501,8 +520,8 @@ class FastEngine:
         into, from_ = _lib.BIO_new(_lib.BIO_s_mem()), _lib.BIO_new(_lib.BIO_s_mem())
         # The SSL object takes both over and frees those that it had.
         _lib.SSL_set_bio(self._ssl, into, from_)
-        self.connection._into_ssl = self._into_ssl = into  # type: ignore[attr-defined]
-        self.connection._from_ssl = self._from_ssl = from_  # type: ignore[attr-defined]
+        self.connection._into_ssl = self._into_ssl = into
+        self.connection._from_ssl = self._from_ssl = from_
         return True
 
 
@@ -510,7 +529,7 @@ def _fast_set_verification(
     connection: SSL.Connection, mode: int, check: Check | None, again: Check | None = None
 ) -> None:
     _verifications[connection] = Verification(check, again)
-    _lib.SSL_set_verify(connection._ssl, mode, _verify_callback)  # type: ignore[attr-defined]
+    _lib.SSL_set_verify(connection._ssl, mode, _verify_callback)
 
 
 def _fast_set_groups(context: SSL.Context, names: Sequence[str]) -> None:
@@ -523,7 +542,7 @@ def _fast_set_signature_algorithms(context: SSL.Context, names: Sequence[str]) -
 
 def _set_list(context: SSL.Context, names: Sequence[str], call: str, what: str) -> None:
     _ERR_clear_error()
-    if not getattr(_lib, call)(context._context, ":".join(names).encode("ascii")):  # type: ignore[attr-defined]
+    if not getattr(_lib, call)(context._context, ":".join(names).encode("ascii")):
         _ERR_clear_error()
         raise ValueError(f"this OpenSSL does not know every {what} of {', '.join(names)}")
 
@@ -532,7 +551,7 @@ def has_extended_master_secret(connection: SSL.Connection) -> bool:
     """Whether a TLS 1.2 handshake used RFC 7627; L{False} where that cannot be known."""
     if PUBLIC_API_ONLY or type(connection) is not SSL.Connection:
         return False
-    return bool(_lib.SSL_get_extms_support(connection._ssl) == 1)  # type: ignore[attr-defined]
+    return bool(_lib.SSL_get_extms_support(connection._ssl) == 1)
 
 
 PUBLIC_API_ONLY = not HAVE_PRIVATE_NAMES or os.environ.get("BIOCONN_PUBLIC_API") == "1"

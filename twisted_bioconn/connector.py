@@ -62,7 +62,7 @@ from typing import Protocol
 from OpenSSL import SSL
 
 from . import alerts
-from ._openssl import BUFFER_SIZE, Engine, engine_for, verification_of
+from ._openssl import BUFFER_SIZE, Engine, engine_for, session_keeper_of, verification_of
 from .errors import Direction, PeerError, TruncatedError, UsageError
 from .negotiated import Negotiated, channel_binding, negotiated_by
 from .verify import explain, full_chain
@@ -230,6 +230,7 @@ class Connector:
         "_engine",
         "_fed",
         "_inside",
+        "_keeper",
         "_outgoing",
         "_starts_by_itself",
         "_verification",
@@ -256,6 +257,7 @@ class Connector:
         self.is_client = is_client
         self._engine: Engine = engine_for(connection)
         self._verification = verification_of(connection)
+        self._keeper = session_keeper_of(connection)
         self._buffer: WriteBufferLike = WriteBuffer() if buffer is None else buffer
         self._starts_by_itself = starts_by_itself
         self._fed: list[bytes] = []
@@ -413,6 +415,9 @@ class Connector:
                 self._go(Step.REMOTE_CLOSE)
             if self._blocked:
                 self._unblock()
+            if pieces and self._keeper is not None:
+                # In TLS 1.3 the tickets come after the handshake, before or with the first bytes.
+                self._keep_session()
         return b"".join(pieces)
 
     def take(self) -> bytes:
@@ -492,6 +497,8 @@ class Connector:
         (SSL_shutdown(3)).
         """
         if self.state not in _BEFORE_OPEN and self.state is not State.FAILED:
+            if self._keeper is not None:
+                self._keep_session()
             self._engine.forget()
         self._buffer.clear()
 
@@ -516,6 +523,12 @@ class Connector:
         self._encrypt()
         if self._close_asked and not self._blocked and self.state in _ENCRYPTING:
             self._write_close()
+
+    def _keep_session(self) -> None:
+        keeper, self._keeper = self._keeper, None
+        session = self.connection.get_session()
+        if keeper is not None and session is not None:
+            keeper(session)
 
     def _go(self, step: Step) -> None:
         self.state = TRANSITIONS[self.state][step]
@@ -632,4 +645,3 @@ def _queue_of(error: Exception) -> list[tuple[str, str, str]]:
     if isinstance(error, SSL.Error) and error.args and isinstance(error.args[0], list):
         return [entry for entry in error.args[0] if isinstance(entry, tuple) and len(entry) == 3]
     return []
-

@@ -51,6 +51,7 @@ import attrs
 from OpenSSL import SSL
 from OpenSSL.crypto import X509
 from service_identity import VerificationError
+from twisted.internet._producer_helpers import _PullToPush
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost, TimeoutError
 from twisted.internet.interfaces import (
@@ -68,7 +69,7 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.protocols import tls
-from twisted.protocols._tls_legacy import SomeConnectionCreator
+from twisted.protocols._tls_legacy import SomeConnectionCreator, _convertToAppropriateFactory
 from twisted.protocols.policies import WrappingFactory
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 from twisted.python.failure import Failure
@@ -117,8 +118,11 @@ class TLSConnectorProtocol(BufferingTLSTransport):
     It is the protocol of the transport below, and the transport of C{wrappedProtocol}.
     """
 
-    # What a program sets on the factory is looked up there; a WrappingFactory of somebody else's
-    # has none of these.
+    # Any, because either may be of somebody else's making: a factory that has none of our
+    # attributes, a transport that can do no more than write and close.
+    factory: Any
+    transport: Any
+
     _phase = Phase.NEW
     _connector: Connector | None = None
     _negotiated: Negotiated | None = None
@@ -161,7 +165,7 @@ class TLSConnectorProtocol(BufferingTLSTransport):
         """Whether the connection is on its way to be closed."""
         return self._phase in (Phase.ENDING, Phase.CLOSING, Phase.DISCONNECTED)
 
-    @property
+    @property  # type: ignore[override]
     def _tlsConnection(self) -> SSL.Connection | None:
         connector = self._connector
         return None if connector is None else connector.connection
@@ -591,9 +595,7 @@ class TLSConnectorProtocol(BufferingTLSTransport):
             return
         self.flush()
         if connector.state in _BEFORE_OPEN:
-            self.whenHandshakeDone().addCallbacks(
-                lambda _: self._writeClosed(), lambda _: None
-            )
+            self.whenHandshakeDone().addCallbacks(lambda _: self._writeClosed(), lambda _: None)
             return
         if IHalfCloseableProtocol.providedBy(self.wrappedProtocol):
             self._tell(self.wrappedProtocol.writeConnectionLost)
@@ -646,7 +648,7 @@ class TLSConnectorProtocol(BufferingTLSTransport):
                 f" {self._producer._producer} was never unregistered"
             )
         if not streaming:
-            producer = tls._PullToPush(producer, self)
+            producer = _PullToPush(producer, self)
         membrane = tls._ProducerMembrane(producer)
         self.transport.registerProducer(membrane, True)
         self._producer = membrane
@@ -658,7 +660,7 @@ class TLSConnectorProtocol(BufferingTLSTransport):
         membrane, self._producer = self._producer, None
         if membrane is None:
             return
-        if isinstance(membrane._producer, tls._PullToPush):
+        if isinstance(membrane._producer, _PullToPush):
             membrane._producer.stopStreaming()
         if self._phase is not Phase.LOST:
             self.transport.unregisterProducer()
@@ -765,9 +767,7 @@ class TLSConnectorProtocol(BufferingTLSTransport):
             self._expire(self.factory.closeTimeout, self._closeExpired)
         elif unsent or self._phase is Phase.DISCONNECTED:
             seconds = self.factory.closeTimeout
-            self._abortWith(
-                Failure(TimeoutError(f"the peer took nothing for {seconds:g} seconds"))
-            )
+            self._abortWith(Failure(TimeoutError(f"the peer took nothing for {seconds:g} seconds")))
         else:
             self._disconnect()
 
@@ -856,9 +856,10 @@ class TLSConnectorFactory(TLSMemoryBIOFactory):
         @param clock: gathers small writes and runs the deadlines.  By default the reactor gathers,
             and deadlines run on the reactor of the transport.
         """
-        WrappingFactory.__init__(self, wrappedFactory)
-        convert = tls._convertToAppropriateFactory
-        self._creatorCallable = connection_creator(convert(isClient, contextFactory), contextFactory)
+        WrappingFactory.__init__(self, wrappedFactory)  # type: ignore[arg-type]
+        self._creatorCallable = connection_creator(
+            _convertToAppropriateFactory(isClient, contextFactory), contextFactory
+        )
         self._isClient = isClient
         self._givenClock = clock
         self._clock = tls._get_default_clock() if clock is None else clock
@@ -870,4 +871,4 @@ class TLSConnectorFactory(TLSMemoryBIOFactory):
     def buildProtocol(self, addr: IAddress | None) -> TLSConnectorProtocol | None:  # type: ignore[override]
         """A TLS layer for a new protocol of the application's; L{None} where it wants none."""
         application = self.wrappedFactory.buildProtocol(addr)
-        return None if application is None else self.protocol(self, application)  # type: ignore[no-any-return]
+        return None if application is None else self.protocol(self, application)

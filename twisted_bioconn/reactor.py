@@ -1,9 +1,9 @@
 """
 A reactor whose TLS is ours.
 
-Twisted's reactors have no TLS of their own: C{listenSSL}, C{connectSSL}, C{startTLS} and the C{ssl:}
-and C{tls:} endpoints all build a C{TLSMemoryBIOFactory}, and find that class as an attribute of one
-of five modules. L{install} puts L{TLSConnectorFactory} and L{TLSConnectorProtocol} there, so that
+Twisted's reactors have no TLS of their own: C{listenSSL}, C{connectSSL}, C{startTLS} and the
+C{ssl:} and C{tls:} endpoints all build a C{TLSMemoryBIOFactory}, and find that class as an
+attribute of one of five modules. L{install} puts L{TLSConnectorFactory} and L{TLSConnectorProtocol} there, so that
 every reactor, installed already or not, runs TLS on the connector.
 
 Ports and connections that were made before stay what they are. So does code that took a name out of
@@ -20,6 +20,7 @@ from warnings import warn
 
 from twisted.application.reactors import IReactorInstaller, getReactorTypes
 from twisted.protocols import tls
+
 from twisted_bioconn.errors import ConfigurationError
 from twisted_bioconn.protocol import TLSConnectorFactory, TLSConnectorProtocol
 
@@ -49,8 +50,8 @@ def install(name: str | None = None) -> None:
     only its TLS moves. To call this again changes nothing.
 
     @param name: C{"bioconn"} or L{None} for the platform's best reactor; C{"asyncio"} or
-        C{"bioconn-asyncio"} for the one on asyncio, with the event loop that asyncio's policy makes;
-        or the short name of any other reactor that C{twistd --help-reactors} lists.
+        C{"bioconn-asyncio"} for the one on asyncio, with the event loop of asyncio's policy; or the
+        short name of any other reactor that C{twistd --help-reactors} lists.
     @raise ConfigurationError: no reactor has that name, or it does not work on this machine.
     """
     module, make = _find(name)

@@ -17,6 +17,7 @@ import hashlib
 import ipaddress
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import attrs
 from cryptography import x509
@@ -36,7 +37,7 @@ __all__ = ["CertificateRefused", "HostVerifier", "Pin", "explain", "full_chain"]
 IP_ADDRESS_MISMATCH = 64
 
 
-class CertificateRefused(VerificationError):  # type: ignore[misc]
+class CertificateRefused(VerificationError):
     """
     A certificate that OpenSSL found good was refused all the same.
 
@@ -45,7 +46,7 @@ class CertificateRefused(VerificationError):  # type: ignore[misc]
     """
 
     def __init__(
-        self, sentence: str, x509_error: int | None = None, errors: Sequence[object] = ()
+        self, sentence: str, x509_error: int | None = None, errors: Sequence[Any] = ()
     ) -> None:
         super().__init__(errors=list(errors))
         self.sentence = sentence
@@ -198,7 +199,10 @@ def explain(verification: Verification) -> str:
         start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         now = datetime.now(UTC)
         if verification.code == 10:
-            return f"the certificate of {whose} expired {_ago(now - end)} ago, at {end:%Y-%m-%d %H:%M} UTC"
+            return (
+                f"the certificate of {whose} expired {_ago(now - end)} ago,"
+                f" at {end:%Y-%m-%d %H:%M} UTC"
+            )
         return f"the certificate of {whose} is valid from {start:%Y-%m-%d %H:%M} UTC only"
     return f"the certificate of {whose} does not verify: {verify_error_string(verification.code)}"
 

@@ -35,7 +35,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.internet.tcp import Connection
 from twisted.internet.testing import StringTransport
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import alsoProvides, implementer
@@ -69,8 +69,9 @@ class LoggingCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.events: list[LogEvent] = []
-        globalLogPublisher.addObserver(self.events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, self.events.append)
+        observer = cast(ILogObserver, self.events.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
 
     def logged(self) -> list[str]:
         return [
@@ -399,7 +400,7 @@ class ClosingTests(LoggingCase):
 
     def test_transport_without_a_reset_is_closed(self) -> None:
         class Stdio(StringTransport):
-            abortConnection = property()  # type: ignore[assignment]
+            abortConnection = property()
 
         protocol = Incoming(self.relay.factory)
         transport = Stdio()

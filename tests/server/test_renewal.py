@@ -48,7 +48,7 @@ class RenewalTests(SynchronousTestCase):
         self.renewal.startService()
         attempts = []
 
-        def broken() -> CertifiedKey:
+        def broken(names: object) -> CertifiedKey:
             attempts.append(self.clock.seconds())
             raise ConfigurationError("the disk is full")
 

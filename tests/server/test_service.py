@@ -60,15 +60,15 @@ class Reactor(MemoryReactorClock):
     def __init__(self) -> None:
         super().__init__()
         self.stopped = 0
-        self.turns: list[Deferred[None]] = []
+        self.turns: list[Port] = []
 
     def stop(self) -> None:
         self.stopped += 1
 
     def iterate(self, delay: float = 0) -> None:
-        for closing in self.turns:
-            if not closing.called:
-                closing.callback(None)
+        for port in self.turns:
+            if port.closing is not None and not port.closing.called:
+                port.closing.callback(None)
 
     def sigTerm(self, *arguments: object) -> None:
         raise AssertionError("Twisted's own handler was left in place")
@@ -85,11 +85,14 @@ class FrontTests(SynchronousTestCase):
         self.out, self.err = StringIO(), StringIO()
 
     def front(self, *endpoints: Endpoint) -> Front:
+        def visit(port: int) -> list[str]:
+            return [f"visit {port}"]
+
         listeners = [
-            Listener(f"--listen {number}", endpoint, Factory())
+            Listener(f"--listen {number}", endpoint, Factory(), None if number else visit)
             for number, endpoint in enumerate(endpoints)
         ]
-        return Front(self.reactor, listeners, ["hello"], self.out, self.err)
+        return Front(self.reactor, listeners, self.out, self.err)
 
     def start(self, front: Front) -> None:
         front.privilegedStartService()
@@ -100,7 +103,7 @@ class FrontTests(SynchronousTestCase):
         front = self.front(*(Endpoint(succeed(port)) for port in ports))
         self.start(front)
         self.assertEqual(front.ports, ports)
-        self.assertEqual(self.out.getvalue(), "hello\n")
+        self.assertEqual(self.out.getvalue(), "visit 8443\n")
         self.assertTrue(front.running)
 
     def test_started_without_privileges(self) -> None:
@@ -122,15 +125,13 @@ class FrontTests(SynchronousTestCase):
         ):
             self.setUp()
             port, last = Port(), Endpoint(succeed(Port()))
-            port.closing = Deferred()
             front = self.front(Endpoint(succeed(port)), Endpoint(fail(Failure(error))), last)
-            port.stopListening = lambda port=port: port.closing  # type: ignore[misc]
-            self.reactor.turns.append(port.closing)
+            self.reactor.turns.append(port)
             failed = self.assertRaises(StartFailed, front.privilegedStartService)
             self.assertEqual(failed.code, 1)
             [line] = self.err.getvalue().splitlines()
             self.assertIn(f"bioconn: --listen 1: {reason}", line)
-            self.assertTrue(port.closing.called)
+            self.assertTrue(port.closing is not None and port.closing.called)
             self.assertEqual(last.asked, 0)
             self.assertEqual(self.out.getvalue(), "")
             self.assertFalse(front.running)
@@ -153,7 +154,7 @@ class FrontTests(SynchronousTestCase):
         self.start(front)
         self.assertEqual(self.out.getvalue(), "")
         slow.callback(Port())
-        self.assertEqual(self.out.getvalue(), "hello\n")
+        self.assertEqual(self.out.getvalue(), "visit 8443\n")
 
     def test_slow_endpoint_that_fails(self) -> None:
         registered: list[object] = []

@@ -77,6 +77,21 @@ class SecureTransport(StringTransport):
     def setTcpNoDelay(self, enabled: bool) -> None:
         pass
 
+    def getTcpNoDelay(self) -> bool:
+        return False
+
+    def setTcpKeepAlive(self, enabled: bool) -> None:
+        pass
+
+    def getTcpKeepAlive(self) -> bool:
+        return False
+
+    def loseWriteConnection(self) -> None:
+        pass
+
+    def getPeerCertificate(self) -> None:
+        return None
+
     def abortConnection(self) -> None:
         self.loseConnection()
 
@@ -318,7 +333,12 @@ class WSGIThreadsTests(SynchronousTestCase):
     def test_busy_threads_have_some_time(self) -> None:
         begun, end = Event(), Event()
         self.addCleanup(end.set)
-        self.threads.pool.callInThread(lambda: begun.set() or end.wait(10))
+
+        def work() -> None:
+            begun.set()
+            end.wait(10)
+
+        self.threads.pool.callInThread(work)
         begun.wait(10)
         stopped = self.threads.stopService()
         self.clock.advance(WSGI_GRACE - 0.1)
@@ -332,7 +352,9 @@ class EchoTests(SynchronousTestCase):
     """C{--echo}."""
 
     def setUp(self) -> None:
-        self.wire = Wire(Clock(), EchoFactory().buildProtocol(None))
+        echo = EchoFactory().buildProtocol(None)
+        assert echo is not None
+        self.wire = Wire(Clock(), echo)
 
     def test_echo(self) -> None:
         self.wire.sends(b"one")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import cast
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
@@ -10,6 +11,7 @@ from twisted.internet.error import ConnectionAborted, ConnectionDone, Connection
 from twisted.internet.interfaces import (
     IConsumer,
     IHalfCloseableProtocol,
+    IProducer,
     IProtocol,
     IProtocolFactory,
     IPushProducer,
@@ -68,7 +70,7 @@ class Wire:
             self._producer_paused = True
             self._producer.pauseProducing()
 
-    def writeSequence(self, data: list[bytes]) -> None:
+    def writeSequence(self, data: Iterable[bytes]) -> None:
         self.write(b"".join(data))
 
     def loseConnection(self) -> None:
@@ -84,10 +86,10 @@ class Wire:
             self._aborting = True
             self._clock.callLater(0, self._lost, ConnectionAborted())
 
-    def registerProducer(self, producer: IPushProducer, streaming: bool) -> None:
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         assert streaming
         assert self._producer is None
-        self._producer = producer
+        self._producer = cast(IPushProducer, producer)
 
     def unregisterProducer(self) -> None:
         self._producer = None
@@ -165,7 +167,7 @@ class Wire:
 
     def _tell_end(self) -> None:
         if self.half_closes and IHalfCloseableProtocol.providedBy(self._protocol):
-            self._protocol.readConnectionLost()  # type: ignore[attr-defined]
+            self._protocol.readConnectionLost()
         else:
             self._lost(ConnectionDone())
 

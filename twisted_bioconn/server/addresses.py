@@ -60,7 +60,7 @@ def parse(description: str) -> tuple[list[str], dict[str, str]]:
     @raise ConfigurationError: it ends in the middle of an escape.
     """
     try:
-        return _parse(description)  # type: ignore[no-untyped-call, no-any-return]
+        return _parse(description)  # type: ignore[no-any-return]
     except RuntimeError:
         raise ConfigurationError("it ends in a backslash, which escapes nothing") from None
 
@@ -98,7 +98,7 @@ def _listening_at(address: str, rest: str) -> str:
         raise ConfigurationError(f"{address!r} is not an address")
     if not rest.split(":")[0].isdecimal():
         raise ConfigurationError("no port stands after the address")
-    return f"bioconn:{rest}:interface={quoteStringArgument(address)}"  # type: ignore[no-untyped-call]
+    return f"bioconn:{rest}:interface={quoteStringArgument(address)}"
 
 
 def client_description(text: str) -> str:
@@ -111,7 +111,7 @@ def client_description(text: str) -> str:
     if bracketed is not None:
         if not _is_address(bracketed["address"]):
             raise ConfigurationError(f"{bracketed['address']!r} is not an address")
-        return f"tcp:{quoteStringArgument(bracketed['address'])}:{bracketed['rest']}"  # type: ignore[no-untyped-call]
+        return f"tcp:{quoteStringArgument(bracketed['address'])}:{bracketed['rest']}"
     arguments, _ = parse(text)
     kinds = client_kinds()
     if arguments and arguments[0].lower() in kinds:
@@ -180,7 +180,7 @@ def server_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
     @raise ConfigurationError: it cannot be made.
     """
     try:
-        return serverFromString(reactor, description)  # type: ignore[no-untyped-call, no-any-return]
+        return serverFromString(reactor, description)  # type: ignore[no-any-return]
     except Exception as error:
         raise ConfigurationError(_sentence(error, description)) from error
 
@@ -192,7 +192,7 @@ def client_endpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
     @raise ConfigurationError: it cannot be made.
     """
     try:
-        return clientFromString(reactor, description)  # type: ignore[no-untyped-call, no-any-return]
+        return clientFromString(reactor, description)  # type: ignore[no-any-return]
     except Exception as error:
         raise ConfigurationError(_sentence(error, description)) from error
 

@@ -259,7 +259,7 @@ def _listen(text: str) -> Listen:
 
     try:
         description, is_short = server_description(text)
-        if is_short and "privateKey" not in parse(description)[1]:
+        if is_short and not {"privateKey", "certKey"} & set(parse(description)[1]):
             return Listen(text, description, None)
         return Listen(text, description, server_endpoint(reactor, description))
     except ConfigurationError as error:
@@ -271,15 +271,14 @@ def _forward(text: str, in_the_clear: bool) -> Forward:
 
     try:
         description = client_description(text)
+        reason = None if in_the_clear else leaves_in_the_clear(description)
+        if reason is not None:
+            raise ConfigurationError(
+                f"{reason}; --unsafe-plain-target allows it, bioconn:HOST:PORT encrypts it"
+            )
         endpoint = client_endpoint(reactor, description)
-        reason = leaves_in_the_clear(description)
     except ConfigurationError as error:
         raise ConfigurationError(f"--forward {text}: {error}") from error
-    if reason is not None and not in_the_clear:
-        raise ConfigurationError(
-            f"--forward {text}: {reason}; --unsafe-plain-target allows it, bioconn:HOST:PORT"
-            " encrypts it"
-        )
     own_timeout = connect_timeout(description) is not None
     return Forward(text, endpoint, None if own_timeout else CONNECT_TIMEOUT)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from twisted.application.service import Service
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from twisted_bioconn.certificates.development import DevelopmentAuthority
+from twisted_bioconn.certificates.development import LOCAL_NAMES, DevelopmentAuthority
 from twisted_bioconn.certificates.loading import CertifiedKey
 from twisted_bioconn.errors import ConfigurationError
 
@@ -29,16 +29,19 @@ class Renewal(Service):
         authority: DevelopmentAuthority,
         use: Callable[[CertifiedKey], None],
         clock: IReactorTime,
+        names: Iterable[str] = LOCAL_NAMES,
     ) -> None:
         """
         @param use: takes a new certificate; it is called for the first one now.
+        @param names: what the certificate is for.
         @raise ConfigurationError: the first one cannot be had.
         """
         self._authority = authority
         self._use = use
         self._clock = clock
+        self._names = tuple(names)
         self._timer: IDelayedCall | None = None
-        use(authority.leaf())
+        use(authority.leaf(self._names))
 
     def startService(self) -> None:
         """
@@ -78,7 +81,7 @@ class Renewal(Service):
 
     def _renew(self) -> bool:
         try:
-            self._use(self._authority.leaf())
+            self._use(self._authority.leaf(self._names))
         except ConfigurationError as error:
             self._log.error("the development certificate is not renewed: {error}", error=error)
             return False

@@ -10,37 +10,62 @@ from __future__ import annotations
 
 import atexit
 import os
+import shlex
 import signal
+import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address
 from types import FrameType
 from typing import Any, TextIO, cast
 
 from attrs import frozen
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.endpoints import quoteStringArgument
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import (
-    IListeningPort,
-    IProtocolFactory,
-    IStreamServerEndpoint,
-)
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.server import Site
 
+from twisted_bioconn.certificates.development import (
+    LOCAL_NAMES,
+    DevelopmentAuthority,
+    state_directory,
+)
+from twisted_bioconn.certificates.loading import CertifiedKey
+from twisted_bioconn.context import ServerOptions
+from twisted_bioconn.endpoints import ServerEndpoint
 from twisted_bioconn.errors import ConfigurationError
-from twisted_bioconn.server.options import WSGI, Custom, Echo, Forward, Options, Target, Web
+from twisted_bioconn.server.addresses import parse, server_endpoint
+from twisted_bioconn.server.options import (
+    WSGI,
+    Custom,
+    Echo,
+    Forward,
+    Options,
+    Pair,
+    Target,
+    Web,
+)
+from twisted_bioconn.server.page import NegotiationPage
 from twisted_bioconn.server.relay import RelayFactory, address_text
+from twisted_bioconn.server.renewal import Renewal
 from twisted_bioconn.server.sites import (
     EchoFactory,
     WSGISite,
     WSGIThreads,
     describe,
+    negotiated_of,
     static_site,
 )
 
 __all__ = ["Front", "Listener", "Options", "StartFailed", "makeService"]
+
+#: What is served with no option at all, by its name and its endpoints.
+PAGE = "https://localhost:8443/"
+PAGE_ENDPOINTS = ("bioconn:8443:interface=127.0.0.1", r"bioconn:8443:interface=\:\:1")
 
 
 @frozen
@@ -51,11 +76,13 @@ class Listener:
     @ivar name: what the user calls it.
     @ivar endpoint: where it is.
     @ivar factory: what a client of it gets.
+    @ivar visit: given the number of the port that it has, what to tell the user of it.
     """
 
     name: str
     endpoint: IStreamServerEndpoint
     factory: IProtocolFactory
+    visit: Callable[[int], Iterable[str]] | None = None
 
 
 class StartFailed(Exception, SystemExit):
@@ -84,19 +111,17 @@ class Front(MultiService):
         self,
         reactor: Any,
         listeners: Iterable[Listener],
-        lines: Iterable[str] = (),
         stdout: TextIO | None = None,
         stderr: TextIO | None = None,
     ) -> None:
         """
-        @param lines: what to tell the user when all ports are open.
-        @param stdout: where to tell it; L{None} to have it in the log alone.
+        @param stdout: where to tell the user what to visit; L{None} to have it in the log.
         @param stderr: where to say why the start failed; L{None} to have it in the log alone.
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
         self._listeners = tuple(listeners)
-        self._lines = tuple(lines)
+        self._lines: list[str] = []
         self._stdout = stdout
         self._stderr = stderr
         self._opening: list[Deferred[None]] = []
@@ -154,6 +179,9 @@ class Front(MultiService):
                 name=listener.name,
                 address=address_text(port.getHost()),
             )
+            number = getattr(port.getHost(), "port", None)
+            if listener.visit is not None and number is not None:
+                self._lines += listener.visit(number)
 
         def failed(failure: Failure) -> None:
             if self._failure is None and not self._stopping:
@@ -250,46 +278,165 @@ def makeService(options: Options) -> Front:
     """
     from twisted.internet import reactor
 
-    services: list[IService] = []
-    listeners = []
-    for pair in options.pairs:
-        assert pair.listen.endpoint is not None
-        name = f"--listen {pair.listen.text}"
-        factory = _factory(pair.target, services)
-        listeners.append(Listener(name, pair.listen.endpoint, factory))
+    try:
+        listeners, services = _Making(reactor, options).everything()
+    except ConfigurationError as error:
+        raise SystemExit(f"bioconn: {error}") from None
+    # Only twistd knows daemons; what is not one has a terminal, or what stands in for it. Both are
+    # asked for by their lasting names: the others may be the log's by now.
     parent: Any = options.parent or {}
     foreground = bool(parent.get("nodaemon", True))
     front = Front(
         reactor,
         listeners,
-        [],
         sys.__stdout__ if foreground else None,
         sys.__stderr__ if foreground else None,
     )
     for service in services:
-        service.setServiceParent(front)  # type: ignore[no-untyped-call]
+        service.setServiceParent(front)
     return front
 
 
-def _factory(target: Target, services: list[IService]) -> IProtocolFactory:
+class _Making:
     """
-    What the clients get. The services that it needs are added to C{services}.
+    The parts of a service, in the making.
     """
-    from twisted.internet import reactor
 
-    match target:
-        case Forward():
-            return RelayFactory(
-                target.endpoint, target.description, cast(Any, reactor), target.connect_timeout
-            )
-        case Web():
-            return static_site(target.directory)
-        case WSGI():
-            threads = WSGIThreads(cast(Any, reactor))
-            services.append(threads)
-            resource = WSGISite(cast(Any, reactor), threads.pool, target.application)
-            return Site(resource)  # type: ignore[no-untyped-call]
-        case Custom():
-            return target.factory
-        case Echo():
-            return EchoFactory()
+    def __init__(self, reactor: Any, options: Options) -> None:
+        self._reactor = reactor
+        self._pairs = options.pairs
+        self._given_state: str | None = options["state"]
+        self._authority: DevelopmentAuthority | None = None
+        self._served: list[ServerOptions] = []
+        self._services: list[IService] = []
+
+    def everything(self) -> tuple[list[Listener], list[IService]]:
+        """
+        The ports to open, and the services beside them.
+
+        @raise ConfigurationError: an endpoint, or its certificate for development, is not to be
+            had.
+        """
+        short = [pair.listen.description for pair in self._pairs if pair.listen.endpoint is None]
+        if not self._pairs:
+            short = list(PAGE_ENDPOINTS if _has_ipv6() else PAGE_ENDPOINTS[:1])
+        if short:
+            self._certify(short)
+        if self._pairs:
+            listeners = [self._listener(pair) for pair in self._pairs]
+        else:
+            listeners = self._page(short)
+        return listeners, self._services
+
+    def _certify(self, descriptions: Iterable[str]) -> None:
+        """
+        Get a certificate for development that is good for these endpoints, now and later.
+        """
+        addresses = [parse(description)[1].get("interface", "") for description in descriptions]
+        names = dict.fromkeys([*LOCAL_NAMES, *filter(_is_visited, addresses)])
+        self._authority = DevelopmentAuthority(state_directory(self._given_state))
+        self._services.append(Renewal(self._authority, self._use, self._reactor, names))
+
+    def _use(self, certificate: CertifiedKey) -> None:
+        for options in self._served:
+            options.use(certificate)
+
+    def _development_endpoint(self, description: str) -> ServerEndpoint:
+        assert self._authority is not None
+        leaf = os.path.join(self._authority.directory, "leaf.pem")
+        quoted: str = quoteStringArgument(leaf)
+        endpoint = server_endpoint(self._reactor, f"{description}:privateKey={quoted}")
+        assert isinstance(endpoint, ServerEndpoint)
+        self._served.append(endpoint.options)
+        return endpoint
+
+    def _listener(self, pair: Pair) -> Listener:
+        name = f"--listen {pair.listen.text}"
+        factory = self._factory(pair.target)
+        if pair.listen.endpoint is not None:
+            return Listener(name, pair.listen.endpoint, factory)
+        description = pair.listen.description
+        try:
+            endpoint = self._development_endpoint(description)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{name}: {error}") from error
+        address = parse(description)[1].get("interface", "")
+        host = address if _is_visited(address) else "localhost"
+        return Listener(name, endpoint, factory, self._visit(host, isinstance(factory, Site)))
+
+    def _page(self, descriptions: Iterable[str]) -> list[Listener]:
+        """
+        With no option: the page, on this machine's own addresses.
+        """
+        assert self._authority is not None
+        page = NegotiationPage(negotiated_of, self._authority.certificate_path)
+        site = Site(page)
+        # Said once, not for each address.
+        visits = [self._visit("localhost", True), None]
+        return [
+            Listener(PAGE, self._development_endpoint(description), site, visit)
+            for description, visit in zip(descriptions, visits, strict=False)
+        ]
+
+    def _visit(self, host: str, is_site: bool) -> Callable[[int], Iterable[str]]:
+        """
+        What a visitor has to know of a server with the certificate for development.
+        """
+        assert self._authority is not None
+        trusted = self._authority.certificate_path
+
+        def lines(port: int) -> Iterable[str]:
+            at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            if not is_site:
+                return [
+                    f"The certificate of {at} is for development: clients have to trust {trusted}"
+                ]
+            command = shlex.join(["curl", "--cacert", trusted, f"https://{at}/"])
+            return [
+                f"https://{at}/ has a certificate for development. In a terminal:",
+                f"    {command}",
+                f"A browser takes it when it trusts {trusted}",
+            ]
+
+        return lines
+
+    def _factory(self, target: Target) -> IProtocolFactory:
+        """
+        What the clients of a port get.
+        """
+        match target:
+            case Forward():
+                return RelayFactory(
+                    target.endpoint, target.description, self._reactor, target.connect_timeout
+                )
+            case Web():
+                return static_site(target.directory)
+            case WSGI():
+                threads = WSGIThreads(self._reactor)
+                self._services.append(threads)
+                resource = WSGISite(self._reactor, threads.pool, target.application)
+                return Site(resource)
+            case Custom():
+                return target.factory
+            case Echo():
+                return EchoFactory()
+
+
+def _is_visited(address: str) -> bool:
+    """
+    Is this an address that a client would ask for, where C{localhost} is not it?
+    """
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return False
+    return not (parsed.is_loopback or parsed.is_unspecified)
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True

@@ -111,7 +111,7 @@ def static_site(directory: str) -> Site:
     """
     Serve the files of a directory.
     """
-    return Site(StaticFile(directory))  # type: ignore[no-untyped-call]
+    return Site(StaticFile(directory))
 
 
 def tls_environ(request: Request) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def tls_environ(request: Request) -> dict[str, Any]:
 
     C{bioconn.negotiated} is the L{Negotiated} itself.
     """
-    if not request.isSecure():  # type: ignore[no-untyped-call]
+    if not request.isSecure():
         return {}
     environ: dict[str, Any] = {"HTTPS": "on"}
     negotiated = negotiated_of(request)
@@ -181,8 +181,8 @@ class WSGISite:
             environ.update(facts)
             return self._application(environ, start_response)
 
-        resource = WSGIResource(self._reactor, self._pool, application)  # type: ignore[no-untyped-call]
-        return cast(int, resource.render(request))  # type: ignore[no-untyped-call]
+        resource = WSGIResource(self._reactor, self._pool, application)
+        return cast(int, resource.render(request))
 
     def getChildWithDefault(self, name: bytes, request: Request) -> IResource:
         """
