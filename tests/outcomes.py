@@ -12,15 +12,12 @@ import json
 import time
 from argparse import ArgumentParser
 from importlib import import_module
-from types import TracebackType
 from typing import Any, TextIO, TypedDict
 
 from twisted.application.reactors import installReactor
 from twisted.protocols import tls
 from twisted.python.failure import Failure
 from twisted.python.log import LogPublisher
-
-ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 
 
 class Outcome(TypedDict):
@@ -68,7 +65,8 @@ def run(names: list[str], directory: str) -> dict[str, Outcome]:
             super().startTest(test)
 
         def _note(self, test: Any, outcome: str, reason: object = "") -> None:
-            if outcomes.get(test.id(), {}).get("outcome") == "failed" and outcome != "failed":
+            before = outcomes.get(test.id())
+            if before is not None and before["outcome"] == "failed":
                 return
             text = reason.getTraceback() if isinstance(reason, Failure) else str(reason)
             seconds = round(time.monotonic() - self._began, 3)
@@ -90,11 +88,11 @@ def run(names: list[str], directory: str) -> dict[str, Outcome]:
             super().addSkip(test, reason)
             self._note(test, "skipped", reason)
 
-        def addFailure(self, test: Any, fail: Failure | ExcInfo) -> None:
+        def addFailure(self, test: Any, fail: Any) -> None:
             super().addFailure(test, fail)
             self._note(test, "failed", self._getFailure(fail))
 
-        def addError(self, test: Any, error: Failure | ExcInfo) -> None:
+        def addError(self, test: Any, error: Any) -> None:
             super().addError(test, error)
             self._note(test, "failed", self._getFailure(error))
 

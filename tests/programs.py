@@ -16,8 +16,8 @@ def require(program: str, *other_names: str) -> str:
     """
     Find a program by its name, or by one of the other names that it goes by.
 
-    A machine without it skips the test that asked. Where C{BIOCONN_CI} is set nothing may be missing,
-    and the test fails.
+    A machine without it skips the test that asked. Where C{BIOCONN_CI} is set nothing may be
+    missing, and the test fails.
 
     @return: the program's path.
     """

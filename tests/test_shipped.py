@@ -70,9 +70,7 @@ class ShippedTestCase(TestCase):
         with_stock, with_ours = [await run for run in runs]
         self.assertEqual((with_stock["factory"], with_ours["factory"]), (TWISTEDS, OURS))
         passed = {
-            name
-            for name, result in with_stock["outcomes"].items()
-            if result["outcome"] == "passed"
+            name for name, result in with_stock["outcomes"].items() if result["outcome"] == "passed"
         }
         self.assertTrue(passed, "no test passes with Twisted's own TLS")
         self.assert_passed(passed - PRIVATE.keys(), with_ours)

@@ -1,11 +1,11 @@
 """
 Go each of the ways that lead to TLS in Twisted, and say which class was met at its end.
 
-C{python -m tests.ways WHEN NAME FILES}: with WHEN C{first}, C{twisted_bioconn.reactor.install(NAME)}
-comes before anything of Twisted's; with C{last} it comes after a reactor and all that uses TLS; with
-C{never} it does not come. FILES is a directory with C{server/server.pem} (chain and key of localhost)
-and C{authorities/ca.pem}. Prints JSON: the reactor's class, and of each way the classes at the
-server's end and at the client's.
+C{python -m tests.ways WHEN NAME FILES}: with WHEN C{first}, C{install(NAME)} of
+L{twisted_bioconn.reactor} comes before anything of Twisted's; with C{last} it comes after a reactor
+and all that uses TLS; with C{never} it does not come. FILES is a directory with
+C{server/server.pem} (chain and key of localhost) and C{authorities/ca.pem}. Prints JSON: the
+reactor's class, and of each way the classes at the server's end and at the client's.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,11 @@ def name_of(value: object) -> str:
 
 def go(files: Path) -> dict[str, Any]:
     """Go all the ways on the reactor that is installed, or on Twisted's default."""
-    from twisted.internet import endpoints, reactor, ssl, task
+    from twisted.internet import endpoints, ssl, task
     from twisted.internet.defer import Deferred
     from twisted.internet.protocol import ClientFactory, Factory, Protocol
 
+    reactor: Any = import_module("twisted.internet.reactor")
     certificate = (files / "server" / "server.pem").read_bytes()
     for_server = ssl.PrivateCertificate.loadPEM(certificate).options()
     authority = ssl.Certificate.loadPEM((files / "authorities" / "ca.pem").read_bytes())
@@ -38,6 +40,7 @@ def go(files: Path) -> dict[str, Any]:
     class Echo(Protocol):
         """The server's end."""
 
+        transport: Any
         start_tls = False
         met = ""
 
@@ -54,6 +57,7 @@ def go(files: Path) -> dict[str, Any]:
     class Ask(Protocol):
         """The client's end: tells both classes once something came through, both ways."""
 
+        transport: Any
         start_tls = False
         met = ""
 
@@ -97,7 +101,8 @@ def go(files: Path) -> dict[str, Any]:
 
     async def by_endpoint(description: str, port: int) -> Ask:
         client = endpoints.clientFromString(reactor, description.format(port=port))
-        return await client.connect(Factory.forProtocol(Ask))
+        protocol: Ask = await client.connect(Factory.forProtocol(Ask))
+        return protocol
 
     def by_method(connect: Callable[..., Any], *more: Any) -> Callable[[int], Awaitable[Ask]]:
         def begin(port: int) -> Awaitable[Ask]:
@@ -127,7 +132,8 @@ def go(files: Path) -> dict[str, Any]:
         directory = str(files / "server").replace(":", "\\:")
 
         def endpoint(description: str) -> Any:
-            return endpoints.serverFromString(reactor, f"{description}:interface=127.0.0.1").listen(echo)
+            server = endpoints.serverFromString(reactor, f"{description}:interface=127.0.0.1")
+            return server.listen(echo)
 
         result = {
             "listenSSL, connectSSL": await way(
@@ -156,8 +162,8 @@ def go(files: Path) -> dict[str, Any]:
 if __name__ == "__main__":
     when, name, directory = sys.argv[1:]
     if when == "last":
-        from twisted.internet import _newtls, endpoints, reactor, ssl
-        from twisted.protocols import _sni
+        for module in ("_newtls", "endpoints", "reactor", "ssl"):
+            import_module(f"twisted.internet.{module}")
     if when != "never":
         from twisted_bioconn.reactor import install
 

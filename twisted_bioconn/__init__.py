@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .context import ClientCertificate, ClientOptions, ServerOptions, SessionStore
     from .endpoints import ClientEndpoint, ServerEndpoint
     from .negotiated import Negotiated
+    from .policy import INTERMEDIATE, MODERN, Policy
     from .protocol import AlertReceived, TLSConnectorFactory, TLSConnectorProtocol
     from .reactor import install
     from .verify import CertificateRefused, Pin
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 __version__ = "26.11.0.dev0"
 
 __all__ = [
+    "INTERMEDIATE",
+    "MODERN",
     "AlertReceived",
     "CertificateRefused",
     "CertifiedKey",
@@ -36,6 +39,7 @@ __all__ = [
     "Negotiated",
     "PeerError",
     "Pin",
+    "Policy",
     "ServerEndpoint",
     "ServerOptions",
     "SessionStore",
@@ -48,6 +52,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "INTERMEDIATE": "policy",
+    "MODERN": "policy",
     "AlertReceived": "protocol",
     "CertificateRefused": "verify",
     "CertifiedKey": "certificates.loading",
@@ -57,6 +63,7 @@ _HOMES = {
     "Connector": "connector",
     "Negotiated": "negotiated",
     "Pin": "verify",
+    "Policy": "policy",
     "ServerEndpoint": "endpoints",
     "ServerOptions": "context",
     "SessionStore": "context",
@@ -82,3 +89,8 @@ def __getattr__(name: str) -> Any:
     value = getattr(import_module(f"{__name__}.{home}"), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    """The names that are there, and those that will be when they are asked for."""
+    return sorted({*globals(), *__all__})

@@ -9,7 +9,9 @@ handshake of a server whose application has no protocol names.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from inspect import unwrap
 from typing import Any
+from weakref import WeakSet
 
 from OpenSSL import SSL
 from twisted.internet._sslverify import ClientTLSOptions, OpenSSLCertificateOptions
@@ -21,7 +23,7 @@ from .verify import HostVerifier
 Creator = Callable[[Any], SSL.Connection]
 """Makes the connection of a TLS protocol."""
 
-ALPNCallback = Callable[[SSL.Connection, list[bytes]], object]
+_CLIENT_CONNECTION_FOR_TLS = ClientTLSOptions.clientConnectionForTLS
 
 
 class NoApplicationProtocol(SSL.Error):
@@ -60,23 +62,39 @@ def select_protocol(names: Sequence[bytes], offered: Sequence[bytes]) -> Any:
     return SSL.NO_OVERLAPPING_PROTOCOLS
 
 
-def _context_for(options: OpenSSLCertificateOptions) -> Callable[[int], SSL.Context]:
-    others = tuple(options._acceptableProtocols or ())
-
-    class ALPNContext(SSL.Context):
-        """A context whose ALPN callback is ours, whichever is set."""
-
-        def set_alpn_select_callback(self, callback: ALPNCallback) -> None:
-            super().set_alpn_select_callback(
-                lambda connection, offered: select_protocol(
-                    acceptable_protocols(connection.get_app_data(), others), offered
-                )
-            )
-
-    return ALPNContext
+_mended: WeakSet[SSL.Context] = WeakSet()
 
 
-def _verifying(creator: Creator, options: ClientTLSOptions) -> Creator:
+def setup_for_alpn(context: SSL.Context, others: Sequence[bytes]) -> None:
+    """
+    Have a context choose ALPN names by L{select_protocol}: those of the application, then others.
+
+    This takes the arguments of Twisted's function of that name and can stand in its place.
+    """
+    names = tuple(others)
+
+    def select(connection: SSL.Connection, offered: Sequence[bytes]) -> Any:
+        return select_protocol(acceptable_protocols(connection.get_app_data(), names), offered)
+
+    # pyOpenSSL lets nobody change a context that has made connections; to change which callback
+    # will be called does those no harm.
+    unwrap(SSL.Context.set_alpn_select_callback)(context, select)
+    _mended.add(context)
+
+
+def _selecting(creator: Creator, options: OpenSSLCertificateOptions) -> Creator:
+    def selecting(protocol: Any) -> SSL.Connection:
+        connection = creator(protocol)
+        # The context may have been made before, and may be shared.
+        context = connection.get_context()
+        if context not in _mended:
+            setup_for_alpn(context, options._acceptableProtocols or ())
+        return connection
+
+    return selecting
+
+
+def _verifying(options: ClientTLSOptions) -> Creator:
     verifier = HostVerifier(options._hostnameASCII)
     mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
 
@@ -92,10 +110,8 @@ def _verifying(creator: Creator, options: ClientTLSOptions) -> Creator:
         connection.set_app_data(protocol)
         return connection
 
-    make = unverified if type(options) is ClientTLSOptions else creator
-
     def verifying(protocol: Any) -> SSL.Connection:
-        connection = make(protocol)
+        connection = unverified(protocol)
         set_verification(connection, mode, verifier)
         return connection
 
@@ -110,9 +126,9 @@ def connection_creator(creator: Creator, options: object) -> Creator:
     @param options: what the user handed in.
     """
     if isinstance(options, ClientTLSOptions):
-        return _verifying(creator, options)
-    if isinstance(options, OpenSSLCertificateOptions) and options._contextFactory is SSL.Context:
-        options._contextFactory = _context_for(options)  # type: ignore[assignment]
-        # A context that was made before has the fault in it; the next one is made with ours.
-        options._context = None
+        # A subclass with a way of its own to verify wants that one.
+        overridden = type(options).clientConnectionForTLS is not _CLIENT_CONNECTION_FOR_TLS
+        return creator if overridden else _verifying(options)
+    if isinstance(options, OpenSSLCertificateOptions):
+        return _selecting(creator, options)
     return creator

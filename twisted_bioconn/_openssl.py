@@ -24,10 +24,11 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
 
 from cryptography import x509
 from OpenSSL import SSL, crypto
+
+from ._server_flight import resumes_session
 
 BUFFER_SIZE = 256 * 1024
 """
@@ -41,9 +42,13 @@ MAX_RECORD = 16 * 1024
 Check = Callable[[Sequence[x509.Certificate]], None]
 """Looks at a chain (leaf first) that OpenSSL has found good, and raises where it is refused."""
 
+UNSPECIFIED = 1
 HOSTNAME_MISMATCH = 62
 CERTIFICATE_REJECTED = 28
-"""C{X509_V_ERR_} numbers of our own refusals: both send the alert bad_certificate."""
+"""
+C{X509_V_ERR_} numbers of our own refusals.  The last two send the alert bad_certificate; the first
+is what OpenSSL makes of a refusal for which it was given no number, and sends internal_error.
+"""
 
 
 class Verification:
@@ -53,36 +58,67 @@ class Verification:
     @ivar check: what is asked once OpenSSL has found the chain good.
     @ivar again: what is asked in its place of a resumed session, at which OpenSSL verifies
         nothing.
+    @ivar chooses_alert: whether OpenSSL can be told the number of a refusal of ours.
+    @ivar asked: whether this handshake had anything to verify.
     @ivar code: the C{X509_V_ERR_} number of the refusal, 0 where there was none.
     @ivar certificate: the certificate that was refused.
     @ivar failure: the exception with which C{check} refused it, if it was C{check}.
     """
 
-    __slots__ = ("_seen", "again", "certificate", "check", "code", "failure")
+    __slots__ = (
+        "_seen",
+        "again",
+        "asked",
+        "certificate",
+        "check",
+        "chooses_alert",
+        "code",
+        "failure",
+    )
 
-    def __init__(self, check: Check | None, again: Check | None = None) -> None:
+    def __init__(
+        self, check: Check | None, again: Check | None = None, chooses_alert: bool = True
+    ) -> None:
         self.check = check
         self.again = again or check
+        self.chooses_alert = chooses_alert
+        self.asked = False
         self.code = 0
         self.certificate: x509.Certificate | None = None
         self.failure: BaseException | None = None
         self._seen: dict[int, x509.Certificate] = {}
 
-    def step(self, ok: bool, code: int, depth: int, certificate: x509.Certificate) -> int:
+    @property
+    def sent_code(self) -> int:
+        """The C{X509_V_ERR_} number by which OpenSSL chose the alert."""
+        return self.code if self.failure is None or self.chooses_alert else UNSPECIFIED
+
+    def step(self, ok: bool, code: int, depth: int, certificate: crypto.X509 | None) -> int:
         """
         One call of OpenSSL's verify callback, which comes from the root to the leaf.
 
+        @param certificate: the one at this depth; L{None} where the fault is the chain's.
         @return: the C{X509_V_ERR_} number with which to refuse the chain, 0 to go on.
         """
+        self.asked = True
+        found = None
+        try:
+            found = None if certificate is None else certificate.to_cryptography()
+        except Exception as failure:
+            # OpenSSL can read it and cryptography cannot: nobody here could say what is in it.
+            if ok:
+                self.failure = failure
+                self.code = CERTIFICATE_REJECTED
+                return self.code
         if not ok:
             self.code = code or CERTIFICATE_REJECTED
-            self.certificate = certificate
-            return self.code
-        self._seen[depth] = certificate
-        if depth == 0:
-            chain = [self._seen[at] for at in sorted(self._seen)]
-            self._seen = {}
-            self._ask(self.check, chain)
+            self.certificate = found
+        elif found is not None:
+            self._seen[depth] = found
+            if depth == 0:
+                chain = [self._seen[at] for at in sorted(self._seen)]
+                self._seen = {}
+                self._ask(self.check, chain)
         return self.code
 
     def ask_again(self, chain: Sequence[x509.Certificate]) -> bool:
@@ -103,7 +139,9 @@ class Verification:
         except BaseException as failure:
             self.certificate = chain[0]
             self.failure = failure
-            self.code = getattr(failure, "x509_error", CERTIFICATE_REJECTED)
+            code = getattr(failure, "x509_error", None)
+            # 0 would be no refusal.
+            self.code = code if isinstance(code, int) and code > 0 else CERTIFICATE_REJECTED
 
 
 class Engine(Protocol):
@@ -140,8 +178,12 @@ class Engine(Protocol):
     def drain(self) -> bytes:
         """All that OpenSSL has for the wire."""
 
-    def close(self) -> None:
-        """Make OpenSSL send close_notify."""
+    def close(self) -> bool:
+        """
+        Make OpenSSL send close_notify.
+
+        @return: whether it did; otherwise it wants to read first.
+        """
 
     def forget(self) -> None:
         """Say that the connection ended well, so that its session can be resumed."""
@@ -160,48 +202,81 @@ class Engine(Protocol):
         """
 
 
-_verifications: WeakKeyDictionary[SSL.Connection, Verification] = WeakKeyDictionary()
+# What is ours to know of a connection is kept on it.  A weak dictionary would do as long as nothing
+# in it refers to the connection; but a check of the user's may, and the exception that it raised
+# does, by its traceback: then neither is ever freed.
+_VERIFICATION = "_bioconn_verification"
+_KEEPER = "_bioconn_session_keeper"
 
 
 def verification_of(connection: SSL.Connection) -> Verification | None:
     """What L{set_verification} set on this connection."""
-    try:
-        return _verifications.get(connection)
-    except TypeError:
-        # A connection of somebody else's making need not be hashable or weakly referable.
-        return None
+    found = getattr(connection, _VERIFICATION, None)
+    # A connection of somebody else's making may have an answer to every name.
+    return found if isinstance(found, Verification) else None
 
 
 SessionKeeper = Callable[[SSL.Session], None]
 """Keeps a session for the next connection to the same peer."""
 
-_keepers: WeakKeyDictionary[SSL.Connection, SessionKeeper] = WeakKeyDictionary()
-
 
 def keep_session(connection: SSL.Connection, keeper: SessionKeeper) -> None:
     """Have the session of this client's connection kept, once it has one worth keeping."""
-    _keepers[connection] = keeper
+    setattr(connection, _KEEPER, keeper)
 
 
 def session_keeper_of(connection: SSL.Connection) -> SessionKeeper | None:
     """What L{keep_session} set on this connection."""
+    keeper: SessionKeeper | None = getattr(connection, _KEEPER, None)
+    return keeper if isinstance(connection, SSL.Connection) else None
+
+
+def _is_closed(connection: SSL.Connection) -> bool:
+    """
+    Whether the peer's close_notify has come, though OpenSSL has called it an error: it does where a
+    peer says user_canceled first (RFC 8446, section 6.1).
+    """
+    return bool(connection.get_shutdown() & SSL.RECEIVED_SHUTDOWN)
+
+
+def _go_on(connection: SSL.Connection) -> bool:
+    """Go on with the handshake; say whether it is done."""
     try:
-        return _keepers.get(connection)
-    except TypeError:
-        return None
+        connection.do_handshake()
+    except SSL.WantReadError:
+        return False
+    except SSL.SysCallError:
+        if _is_closed(connection):
+            raise SSL.ZeroReturnError from None
+        raise
+    return True
+
+
+def _shut_down(connection: SSL.Connection) -> bool:
+    try:
+        connection.shutdown()
+    except SSL.Error as error:
+        # A message of the peer's after the handshake came in two records, and one of them is not
+        # here yet: OpenSSL will not begin another of ours in the middle.
+        if "shutdown while in init" not in str(error):
+            raise
+        return False
+    return True
 
 
 class PublicEngine:
     """The engine on public methods of L{OpenSSL.SSL.Connection} alone."""
 
-    __slots__ = ("_hello", "connection")
+    __slots__ = ("_arrived", "_sent", "connection")
 
     can_choose_alerts = False
     can_set_groups = False
 
     def __init__(self, connection: SSL.Connection) -> None:
         self.connection = connection
-        self._hello = bytearray()
+        # How each direction begins.  There is no public call that tells whether a session was
+        # resumed, but the server's first flight does, and it is in the clear.
+        self._arrived, self._sent = bytearray(), bytearray()
         if isinstance(connection, SSL.Connection):
             connection.set_options(SSL.OP_NO_RENEGOTIATION)
 
@@ -209,14 +284,10 @@ class PublicEngine:
         view = memoryview(ciphertext)
         while view:
             view = view[self.connection.bio_write(view) or len(view) :]
-        self._notice(ciphertext)
+        _keep_start(self._arrived, ciphertext)
 
     def handshake(self) -> bool:
-        try:
-            self.connection.do_handshake()
-        except SSL.WantReadError:
-            return False
-        return True
+        return _go_on(self.connection)
 
     def read(self, pieces: list[bytes]) -> bool:
         while True:
@@ -226,6 +297,10 @@ class PublicEngine:
                 return False
             except SSL.ZeroReturnError:
                 return True
+            except SSL.SysCallError:
+                if _is_closed(self.connection):
+                    return True
+                raise
 
     def write(self, plaintext: bytes) -> int:
         view = memoryview(plaintext)
@@ -249,17 +324,17 @@ class PublicEngine:
             pieces.append(piece)
             size = len(piece)
         ciphertext = b"".join(pieces)
-        self._notice(ciphertext)
+        _keep_start(self._sent, ciphertext)
         return ciphertext
 
-    def close(self) -> None:
-        self.connection.shutdown()
+    def close(self) -> bool:
+        return _shut_down(self.connection)
 
     def forget(self) -> None:
         self.connection.set_shutdown(SSL.SENT_SHUTDOWN | SSL.RECEIVED_SHUTDOWN)
 
     def resumed(self) -> bool:
-        return _hello_resumes(bytes(self._hello))
+        return resumes_session(bytes(self._arrived)) or resumes_session(bytes(self._sent))
 
     def verification_error(self) -> int | None:
         return None
@@ -267,73 +342,25 @@ class PublicEngine:
     def renew_bios(self) -> bool:
         return False
 
-    def _notice(self, ciphertext: bytes) -> None:
-        """
-        Keep the start of what the server sends: there is no public call that tells whether a
-        session was resumed, but the server's first flight does, and it is in the clear.
-        """
-        kept = self._hello
-        if len(kept) < MAX_RECORD and (
-            kept or (ciphertext[:1] == b"\x16" and ciphertext[5:6] == b"\x02")
-        ):
-            kept += ciphertext[: MAX_RECORD - len(kept)]
 
-
-def _hello_resumes(flight: bytes) -> bool:
-    """
-    Whether this server flight resumes a session: in TLS 1.3 the server hello has the extension
-    pre_shared_key (RFC 8446, section 4.2.11); in TLS 1.2 there is no certificate in the flight
-    (RFC 5246, section 7.3).
-    """
-    messages = bytearray()
-    at = 0
-    while flight[at : at + 1] == b"\x16":
-        size = int.from_bytes(flight[at + 3 : at + 5], "big")
-        messages += flight[at + 5 : at + 5 + size]
-        at += 5 + size
-    kinds: list[int] = []
-    at = 0
-    while at + 4 <= len(messages):
-        kind, size = messages[at], int.from_bytes(messages[at + 1 : at + 4], "big")
-        kinds.append(kind)
-        body = bytes(messages[at + 4 : at + 4 + size])
-        if kind == 2:
-            extensions = _server_hello_extensions(body)
-            # 43 is supported_versions: this is TLS 1.3; 41 is pre_shared_key.
-            if 43 in extensions and body[2:34] != _RETRY_RANDOM:
-                return 41 in extensions
-        at += 4 + size
-    return 2 in kinds and 11 not in kinds
-
-
-_RETRY_RANDOM = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
-"""By this random a server hello is a HelloRetryRequest: RFC 8446, section 4.1.3."""
-
-
-def _server_hello_extensions(body: bytes) -> set[int]:
-    """The numbers of the extensions in a server hello: RFC 8446, section 4.1.3."""
-    at = 2 + 32
-    at += 1 + (body[at] if at < len(body) else 0)
-    at += 2 + 1  # the cipher suite and the compression method
-    end = at + 2 + int.from_bytes(body[at : at + 2], "big")
-    at += 2
-    found = set()
-    while at + 4 <= min(end, len(body)):
-        found.add(int.from_bytes(body[at : at + 2], "big"))
-        at += 4 + int.from_bytes(body[at + 2 : at + 4], "big")
-    return found
+def _keep_start(start: bytearray, ciphertext: bytes) -> None:
+    if len(start) < MAX_RECORD:
+        start += ciphertext[: MAX_RECORD - len(start)]
 
 
 def _public_set_verification(
     connection: SSL.Connection, mode: int, check: Check | None, again: Check | None = None
 ) -> None:
-    verification = Verification(check, again)
-    _verifications[connection] = verification
+    setattr(connection, _VERIFICATION, Verification(check, again, chooses_alert=False))
+    connection.set_verify(mode, _public_verify)
 
-    def verify(_: SSL.Connection, certificate: crypto.X509, code: int, depth: int, ok: int) -> bool:
-        return not verification.step(bool(ok), code, depth, certificate.to_cryptography())
 
-    connection.set_verify(mode, verify)
+def _public_verify(
+    connection: SSL.Connection, certificate: crypto.X509, code: int, depth: int, ok: int
+) -> bool:
+    # A closure over the verification would keep it, and all that it refers to, in C.
+    verification = verification_of(connection)
+    return verification is not None and not verification.step(bool(ok), code, depth, certificate)
 
 
 def _public_set_groups(context: SSL.Context, names: Sequence[str]) -> None:
@@ -353,22 +380,20 @@ try:
         "SSL_CTX_set1_curves_list SSL_CTX_set1_sigalgs_list SSL_MODE_ENABLE_PARTIAL_WRITE "
         "SSL_MODE_RELEASE_BUFFERS SSL_clear_mode SSL_get_extms_support "
         "SSL_get_ex_data_X509_STORE_CTX_idx SSL_get_verify_result SSL_read SSL_session_reused "
-        "SSL_set_bio SSL_set_mode "
-        "SSL_set_verify SSL_write X509_STORE_CTX_get_current_cert X509_STORE_CTX_get_error "
-        "X509_STORE_CTX_get_error_depth X509_STORE_CTX_get_ex_data X509_STORE_CTX_set_error "
-        "X509_up_ref"
+        "SSL_set_bio SSL_set_mode SSL_set_verify SSL_write X509_STORE_CTX_get_current_cert "
+        "X509_STORE_CTX_get_error X509_STORE_CTX_get_error_depth X509_STORE_CTX_get_ex_data "
+        "X509_STORE_CTX_set_error X509_up_ref"
     ).split()
     _missing = [name for name in _NEEDED if not hasattr(_lib, name)]
-    _probe = SSL.Connection(SSL.Context(SSL.TLS_METHOD))
-    _missing += [
-        name
-        for name in ("_ssl", "_into_ssl", "_from_ssl", "_raise_ssl_error", "_reverse_mapping")
-        if not hasattr(_probe, name)
-    ]
-    if not hasattr(crypto.X509, "_from_raw_x509_ptr"):
-        _missing.append("_from_raw_x509_ptr")
+    _context = SSL.Context(SSL.TLS_METHOD)
+    for _holder, _names in (
+        (SSL.Connection(_context), "_ssl _into_ssl _from_ssl _raise_ssl_error _reverse_mapping"),
+        (_context, "_context"),
+        (crypto.X509, "_from_raw_x509_ptr"),
+    ):
+        _missing += [name for name in _names.split() if not hasattr(_holder, name)]
     HAVE_PRIVATE_NAMES = not _missing
-    del _probe
+    del _context, _holder
 except (ImportError, AttributeError):
     HAVE_PRIVATE_NAMES = False
 
@@ -377,7 +402,11 @@ class _ThreadBuffer(threading.local):
     """A buffer for each thread, made when the thread first needs it."""
 
     def __init__(self) -> None:
-        self.cdata = _ffi.new("char[]", BUFFER_SIZE)
+        self.cdata: Any = _new_buffer()
+
+
+def _new_buffer() -> Any:
+    return _ffi.new("char[]", BUFFER_SIZE)
 
 
 if HAVE_PRIVATE_NAMES:
@@ -405,16 +434,19 @@ if HAVE_PRIVATE_NAMES:
             ssl = _lib.X509_STORE_CTX_get_ex_data(
                 store_context, _lib.SSL_get_ex_data_X509_STORE_CTX_idx()
             )
-            verification = _verifications[SSL.Connection._reverse_mapping[ssl]]
+            verification = verification_of(SSL.Connection._reverse_mapping[ssl])
             raw = _lib.X509_STORE_CTX_get_current_cert(store_context)
-            _lib.X509_up_ref(raw)
-            certificate = crypto.X509._from_raw_x509_ptr(raw).to_cryptography()
-            code = verification.step(
-                bool(ok),
-                _lib.X509_STORE_CTX_get_error(store_context),
-                _lib.X509_STORE_CTX_get_error_depth(store_context),
-                certificate,
-            )
+            certificate = None
+            if raw != _NULL:
+                _lib.X509_up_ref(raw)
+                certificate = crypto.X509._from_raw_x509_ptr(raw)
+            if verification is not None:
+                code = verification.step(
+                    bool(ok),
+                    _lib.X509_STORE_CTX_get_error(store_context),
+                    _lib.X509_STORE_CTX_get_error_depth(store_context),
+                    certificate,
+                )
         finally:
             if code:
                 _lib.X509_STORE_CTX_set_error(store_context, code)
@@ -445,42 +477,48 @@ class FastEngine:
 
     def handshake(self) -> bool:
         _ERR_clear_error()
-        try:
-            self.connection.do_handshake()
-        except SSL.WantReadError:
-            return False
-        return True
+        return _go_on(self.connection)
 
     def read(self, pieces: list[bytes]) -> bool:
         # An error that somebody else left in the queue would be taken for ours.
         _ERR_clear_error()
         ssl = self._ssl
-        buffer = _thread.cdata
+        # A callback of OpenSSL's may use another connection, which must not overwrite what is
+        # decrypted here: as long as this needs the thread's buffer, the thread has none.
+        buffer, _thread.cdata = _thread.cdata or _new_buffer(), None
         filled = 0
-        while True:
-            count = _SSL_read(ssl, buffer + filled, BUFFER_SIZE - filled)
-            if count <= 0:
-                if filled:
+        try:
+            while True:
+                count = _SSL_read(ssl, buffer + filled, BUFFER_SIZE - filled)
+                if count <= 0:
+                    return self._read_stopped(count)
+                filled += count
+                # OpenSSL reads no further than the record at hand, and that was returned whole,
+                # so that nothing in the BIO is nothing to come: that saves the call which only
+                # says so.
+                if not _BIO_get_mem_data(self._into_ssl, _NULL):
+                    return False
+                if filled > BUFFER_SIZE - MAX_RECORD:
                     pieces.append(_buffer(buffer, filled)[:])
-                return self._read_stopped(count)
-            filled += count
-            # OpenSSL reads no further than the record at hand, and that was returned whole, so
-            # that nothing in the BIO is nothing to come: that saves the call which only says so.
-            if not _BIO_get_mem_data(self._into_ssl, _NULL):
+                    filled = 0
+        finally:
+            if filled:
                 pieces.append(_buffer(buffer, filled)[:])
-                return False
-            if filled > BUFFER_SIZE - MAX_RECORD:
-                pieces.append(_buffer(buffer, filled)[:])
-                filled = 0
+            _thread.cdata = buffer
 
     def _read_stopped(self, count: int) -> bool:
+        closed = False
         try:
             self.connection._raise_ssl_error(self._ssl, count)
         except SSL.WantReadError:
-            return False
+            pass
         except SSL.ZeroReturnError:
-            return True
-        return False
+            closed = True
+        except SSL.SysCallError:
+            closed = _is_closed(self.connection)
+            if not closed:
+                raise
+        return closed
 
     def write(self, plaintext: bytes) -> int:
         _ERR_clear_error()
@@ -492,7 +530,7 @@ class FastEngine:
         return count
 
     def drain(self) -> bytes:
-        buffer = _thread.cdata
+        buffer = _thread.cdata or _new_buffer()
         count = _BIO_read(self._from_ssl, buffer, BUFFER_SIZE)
         if count < BUFFER_SIZE:
             return _buffer(buffer, count)[:] if count > 0 else b""
@@ -503,9 +541,9 @@ class FastEngine:
                 pieces.append(_buffer(buffer, count)[:])
         return b"".join(pieces)
 
-    def close(self) -> None:
+    def close(self) -> bool:
         _ERR_clear_error()
-        self.connection.shutdown()
+        return _shut_down(self.connection)
 
     def forget(self) -> None:
         self.connection.set_shutdown(SSL.SENT_SHUTDOWN | SSL.RECEIVED_SHUTDOWN)
@@ -528,7 +566,7 @@ class FastEngine:
 def _fast_set_verification(
     connection: SSL.Connection, mode: int, check: Check | None, again: Check | None = None
 ) -> None:
-    _verifications[connection] = Verification(check, again)
+    setattr(connection, _VERIFICATION, Verification(check, again))
     _lib.SSL_set_verify(connection._ssl, mode, _verify_callback)
 
 

@@ -118,8 +118,6 @@ _ALERT_OF_REASON: dict[str, str] = {
     "bad record type": "unexpected_message",
     "record too small": "unexpected_message",
     "too many warn alerts": "unexpected_message",
-    "too many key updates": "unexpected_message",
-    "bad key update": "illegal_parameter",
     "mixed handshake and non handshake data": "unexpected_message",
     "zero length in read": "unexpected_message",
     "unexpected end of early data": "unexpected_message",
@@ -130,17 +128,25 @@ _ALERT_OF_REASON: dict[str, str] = {
     "wrong cipher returned": "illegal_parameter",
     "unknown cipher returned": "illegal_parameter",
     "bad cipher": "illegal_parameter",
-    "bad extension": "decode_error",
+    "bad extension": "illegal_parameter",
+    "wrong signature type": "illegal_parameter",
+    "unknown alert type": "illegal_parameter",
+    "invalid context": "decode_error",
+    "bad digest length": "decode_error",
+    "ASN1 lib": "decode_error",
     "length mismatch": "decode_error",
     "length too short": "decode_error",
     "length too long": "decode_error",
     "bad length": "decode_error",
-    "bad alert": "unexpected_message",
+    "invalid alert": "unexpected_message",
+    "bad change cipher spec": "unexpected_message",
+    "ccs received early": "unexpected_message",
     "bad handshake length": "decode_error",
     "unsolicited extension": "unsupported_extension",
     "missing supported groups extension": "missing_extension",
     "missing sigalgs extension": "missing_extension",
     "unsafe legacy renegotiation disabled": "handshake_failure",
+    "no renegotiation": "handshake_failure",
     "inappropriate fallback": "inappropriate_fallback",
     "callback failed": "internal_error",
     "no certificate set": "internal_error",
@@ -149,10 +155,23 @@ _ALERT_OF_REASON: dict[str, str] = {
 
 _SENTENCE_OF_REASON: dict[str, str] = {
     "no shared cipher": "the peer offers no cipher that we accept",
+    "certificate verify failed": "the peer's certificate does not verify",
+    "bad signature": "the peer's signature does not verify: its key is not its certificate's",
+    "wrong signature type": "the peer signed in a way that we do not accept",
+    "internal error": "something went wrong here, inside OpenSSL or one of its callbacks",
+    "unexpected message": "the peer sent a message that does not belong here",
+    "unexpected record": "the peer sent a record that does not belong here",
+    "excessive message size": "the peer sent a message larger than OpenSSL takes; for a chain of"
+    " certificates that is 100 KiB",
+    "data length too long": "the peer sent a record that is too long",
+    "encrypted length too long": "the peer sent a record that is too long",
+    "packet length too long": "the peer sent a record that is too long",
+    "length mismatch": "the peer sent a message that is cut short or too long",
     "no suitable key share": "the peer offers no group that we accept",
     "no suitable signature algorithm": "no signature algorithm fits the peer and our key",
     "no shared signature algorithms": "the peer offers no signature algorithm that we accept",
-    "unsupported protocol": "the peer offers no TLS version that we accept",
+    "unsupported protocol": "the peer offers no TLS version that we accept, or none for which"
+    " there is a certificate here",
     "version too low": "the peer offers no TLS version that we accept",
     "wrong version number": "what arrived is not TLS, or of a version that we do not speak",
     "http request": "plain HTTP arrived where TLS was expected",
@@ -241,13 +260,34 @@ def alert_in_clear(ciphertext: bytes) -> str | None:
     return None
 
 
-def alert_of_reason(queue: Queue, verification: int | None) -> str | None:
+def ends_in_alert(flight: bytes) -> bool:
     """
-    The alert that OpenSSL sends for this error.
+    Whether the last record of this flight is an alert.
+
+    Encrypted by TLS 1.3 it says that it is application data (RFC 8446, section 5.2), but no other
+    record that OpenSSL makes is as short: two bytes, one for the type, and a tag of 16 at most.
+    """
+    kind = size = at = 0
+    while at + 5 <= len(flight):
+        kind, size = flight[at], int.from_bytes(flight[at + 3 : at + 5], "big")
+        at += 5 + size
+    return kind == 21 or (kind == 23 and size <= 2 + 1 + 16)
+
+
+def is_refusal(queue: Queue) -> bool:
+    """Whether a certificate was refused."""
+    return any(reason == "certificate verify failed" for _, _, reason in queue)
+
+
+def alert_of_reason(queue: Queue, verification: int | None, version: str) -> str | None:
+    """
+    The alert that OpenSSL sends, encrypted, for this error; L{None} where that cannot be known.
 
     @param verification: the C{X509_V_ERR_} number where a certificate was refused.
+    @param version: C{"TLSv1.3"} or C{"TLSv1.2"}.
     """
-    for _, _, reason in queue:
+    reasons = [reason for _, _, reason in queue]
+    for reason in reasons:
         if reason == "certificate verify failed":
             if verification is None:
                 return None
@@ -256,9 +296,18 @@ def alert_of_reason(queue: Queue, verification: int | None) -> str | None:
             # TLS 1.3 has an alert for this; in TLS 1.2 it is sent in the clear on a first
             # handshake, so that it never comes to this table.
             return "certificate_required"
+        if reason == "wrong version number" and version == "TLSv1.3":
+            return "decode_error"
+        if reason == "bad length" and "record layer failure" in reasons:
+            return "unexpected_message"
         if reason in _ALERT_OF_REASON:
             return _ALERT_OF_REASON[reason]
     return None
+
+
+def is_unknown_alert(queue: Queue) -> bool:
+    """Whether this reports an alert from the peer whose number OpenSSL has no name for."""
+    return len(queue) > 0 and not any(reason for _, _, reason in queue)
 
 
 def meaning(alert: str) -> str:

@@ -55,17 +55,24 @@ returns them and raises at the next call.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import Enum
-from typing import Protocol
+from typing import NoReturn
 
 from OpenSSL import SSL
 
 from . import alerts
-from ._openssl import BUFFER_SIZE, Engine, engine_for, session_keeper_of, verification_of
+from ._openssl import (
+    BUFFER_SIZE,
+    Engine,
+    Verification,
+    engine_for,
+    session_keeper_of,
+    verification_of,
+)
+from .buffer import WriteBuffer, WriteBufferLike
 from .errors import Direction, PeerError, TruncatedError, UsageError
 from .negotiated import Negotiated, channel_binding, negotiated_by
-from .verify import explain, full_chain
+from .verify import explain, full_chain, verify_error_string
 
 __all__ = ["Connector", "State", "Step", "WriteBuffer", "WriteBufferLike"]
 
@@ -112,107 +119,7 @@ _BEFORE_OPEN = frozenset({State.IDLE, State.HANDSHAKING})
 _WRITABLE = frozenset({State.IDLE, State.HANDSHAKING, State.OPEN, State.REMOTE_CLOSED})
 _ENCRYPTING = frozenset({State.OPEN, State.REMOTE_CLOSED})
 _READABLE = frozenset({State.OPEN, State.LOCAL_CLOSED})
-_OVER = frozenset({State.CLOSED, State.FAILED})
-
-
-class WriteBufferLike(Protocol):
-    """What the connector asks of the buffer for plaintext that is not encrypted yet."""
-
-    def __len__(self) -> int:
-        """The number of bytes in it."""
-
-    def append(self, data: bytes) -> None:
-        """
-        Take bytes at the end.
-
-        @raise UsageError: there is no room.
-        """
-
-    def take(self, limit: int) -> bytes:
-        """Give up to C{limit} bytes from the front; C{b""} where there are none."""
-
-    def clear(self) -> None:
-        """Forget all bytes: they can no longer be sent."""
-
-
-class WriteBuffer:
-    """
-    Plaintext on its way out, bounded, which says when it is filled and when it has drained.
-
-    @ivar high: above this many bytes C{filled} is called, once.
-    @ivar low: at this many bytes or fewer C{drained} is called, once after each C{filled}.
-    @ivar limit: more bytes than this are refused; L{None} for no bound, where whoever writes
-        heeds C{filled}.
-    """
-
-    __slots__ = ("_chunks", "_drained", "_filled", "_over", "_size", "high", "limit", "low")
-
-    def __init__(
-        self,
-        high: int = 64 * 1024,
-        low: int = 16 * 1024,
-        limit: int | None = 1024 * 1024,
-        filled: Callable[[], object] | None = None,
-        drained: Callable[[], object] | None = None,
-    ) -> None:
-        if not 0 <= low <= high or (limit is not None and limit < high):
-            raise UsageError(
-                f"the water marks of a write buffer must rise: low={low}, high={high},"
-                f" limit={limit}"
-            )
-        self.high = high
-        self.low = low
-        self.limit = limit
-        self._filled = filled
-        self._drained = drained
-        self._chunks: list[bytes] = []
-        self._size = 0
-        self._over = False
-
-    def __len__(self) -> int:
-        return self._size
-
-    def append(self, data: bytes) -> None:
-        size = self._size + len(data)
-        if self.limit is not None and size > self.limit:
-            raise UsageError(
-                f"the write buffer holds {self._size} of at most {self.limit} bytes:"
-                f" no room for {len(data)} more"
-            )
-        self._chunks.append(data)
-        self._size = size
-        if size > self.high and not self._over:
-            self._over = True
-            if self._filled is not None:
-                self._filled()
-
-    def take(self, limit: int) -> bytes:
-        chunks = self._chunks
-        if self._size <= limit:
-            self._chunks = []
-            self._size = 0
-            data = b"".join(chunks)
-        else:
-            # A view, so that a large chunk is cut at the cost of what is cut off it.
-            count, pieces = 0, []
-            for index, chunk in enumerate(chunks):
-                if count + len(chunk) > limit:
-                    pieces.append(chunk[: limit - count])
-                    self._chunks = [memoryview(chunk)[limit - count :], *chunks[index + 1 :]]  # type: ignore[list-item]
-                    break
-                pieces.append(chunk)
-                count += len(chunk)
-            self._size -= limit
-            data = b"".join(pieces)
-        if self._over and self._size <= self.low:
-            self._over = False
-            if self._drained is not None:
-                self._drained()
-        return data
-
-    def clear(self) -> None:
-        self._chunks = []
-        self._size = 0
+_NO_MORE_COMES = frozenset({State.REMOTE_CLOSED, State.CLOSED, State.FAILED})
 
 
 class Connector:
@@ -223,6 +130,9 @@ class Connector:
     @ivar error: why it has failed, in state FAILED.
     """
 
+    # error is kept here and never raised itself: a copy is.  What is raised gets a traceback, which
+    # refers to this object, and grows each time.
+
     __slots__ = (
         "_blocked",
         "_buffer",
@@ -231,8 +141,10 @@ class Connector:
         "_fed",
         "_inside",
         "_keeper",
+        "_must_read",
         "_outgoing",
         "_starts_by_itself",
+        "_unread",
         "_verification",
         "error",
         "is_client",
@@ -261,10 +173,12 @@ class Connector:
         self._buffer: WriteBufferLike = WriteBuffer() if buffer is None else buffer
         self._starts_by_itself = starts_by_itself
         self._fed: list[bytes] = []
+        self._unread = 0
         self._outgoing: list[bytes] = []
         self._blocked = b""
         self._close_asked = False
         self._inside = False
+        self._must_read = False
         self.state = State.IDLE
         self.error: PeerError | None = None
 
@@ -278,20 +192,25 @@ class Connector:
     @connection.setter
     def connection(self, connection: SSL.Connection) -> None:
         self._engine = engine_for(connection)
+        self._verification = verification_of(connection)
+        self._keeper = session_keeper_of(connection)
 
     @property
     def wants_read(self) -> bool:
         """Whether there is a use for more ciphertext."""
-        return self.state is State.HANDSHAKING or self.state in _READABLE
+        if self.state is State.IDLE:
+            return self._starts_by_itself
+        return self.state not in _NO_MORE_COMES
 
     @property
     def wants_write(self) -> bool:
         """Whether L{take} has something for the wire."""
         if self._outgoing:
             return True
-        if len(self._buffer) and self.state in _ENCRYPTING:
-            return not self._waits
-        return self.state is State.IDLE and self._starts_by_itself
+        if self.state in _ENCRYPTING:
+            return (len(self._buffer) > 0 or self._close_asked) and not self._waits
+        # A server does not speak first.
+        return self.state is State.IDLE and self._starts_by_itself and self.is_client
 
     @property
     def pending_plaintext(self) -> int:
@@ -305,8 +224,11 @@ class Connector:
 
     @property
     def unread(self) -> int:
-        """Bytes of ciphertext fed and not looked at yet, because nobody read."""
-        return sum(map(len, self._fed))
+        """
+        Bytes of ciphertext fed and not looked at yet, because nobody read.  After the handshake
+        they may be fewer: nobody can say how many of those that ended it belonged to it.
+        """
+        return self._unread + sum(map(len, self._fed))
 
     @property
     def inside_openssl(self) -> bool:
@@ -331,10 +253,13 @@ class Connector:
         """
         C{length} bytes that both ends can derive and nobody else: RFC 8446, section 7.5.
 
-        @raise UsageError: the handshake is not done.
+        @raise UsageError: the handshake is not done, or OpenSSL derives no such bytes.
         """
         self._need_handshake("keying material")
-        return self.connection.export_keying_material(label, length, context)
+        try:
+            return self.connection.export_keying_material(label, length, context)
+        except (SSL.Error, ValueError) as error:
+            raise UsageError(f"there are no {length} bytes of keying material: {error}") from error
 
     def channel_binding(self, kind: str = "tls-exporter") -> bytes:
         """
@@ -368,12 +293,15 @@ class Connector:
         """
         Take bytes from the wire.  The handshake goes on with them; decrypting waits for L{read}.
 
-        After the end of the connection they are discarded.
+        After the peer's close_notify or the end of the connection they are discarded.
 
+        @raise TypeError: this is not bytes.
         @raise PeerError: the handshake failed.
         """
+        if type(ciphertext) is not bytes:
+            ciphertext = bytes(memoryview(ciphertext))
         state = self.state
-        if not ciphertext or state in _OVER:
+        if not ciphertext or state in _NO_MORE_COMES:
             return
         self._fed.append(ciphertext)
         if state is State.HANDSHAKING:
@@ -392,32 +320,34 @@ class Connector:
         """
         if self.state not in _READABLE or self._inside:
             if self.error is not None:
-                raise self.error
+                self._raise()
             return b""
         engine = self._engine
         pieces: list[bytes] = []
         for ciphertext in self._fed:
             engine.feed(ciphertext)
         self._fed.clear()
+        self._unread = 0
+        self._must_read = False
         self._inside = True
         try:
             closed = engine.read(pieces)
         except Exception as error:
-            self._inside = False
             self._fail(error)
             if not pieces:
-                raise self.error from error  # type: ignore[misc]
+                self._raise(error)
         else:
-            self._inside = False
             # To read may have made OpenSSL write: the answer to a key update.
             self._collect()
-            if closed:
+            if closed and self.state in _READABLE:
                 self._go(Step.REMOTE_CLOSE)
-            if self._blocked:
-                self._unblock()
-            if pieces and self._keeper is not None:
-                # In TLS 1.3 the tickets come after the handshake, before or with the first bytes.
-                self._keep_session()
+        finally:
+            self._inside = False
+        if self._blocked or (self._close_asked and self.state in _ENCRYPTING):
+            self._unblock(pieces)
+        if pieces and self._keeper is not None and self.error is None:
+            # In TLS 1.3 the tickets come after the handshake, before or with the first bytes.
+            self._keep_session()
         return b"".join(pieces)
 
     def take(self) -> bytes:
@@ -429,8 +359,11 @@ class Connector:
         """
         if self.state is State.IDLE and self._starts_by_itself:
             self.start_handshake()
-        if len(self._buffer) and self.state in _ENCRYPTING and not self._waits:
-            self._encrypt()
+        if self.state in _ENCRYPTING and not self._waits:
+            if self._close_asked:
+                self._write_close()
+            elif len(self._buffer):
+                self._encrypt()
         outgoing = self._outgoing
         if not outgoing:
             return b""
@@ -445,16 +378,16 @@ class Connector:
 
         @raise TruncatedError: it ended with no close_notify.
         """
-        if self.state in _OVER or self.state is State.REMOTE_CLOSED:
+        if self.state in _NO_MORE_COMES:
             return
-        before = self.state in _BEFORE_OPEN
-        error = TruncatedError(
-            "the connection ended in mid-handshake"
-            if before
-            else "the connection ended with no close_notify: bytes may be missing"
+        self._fail(
+            TruncatedError(
+                "the connection ended in mid-handshake"
+                if self.state in _BEFORE_OPEN
+                else "the connection ended with no close_notify: bytes may be missing"
+            )
         )
-        self._fail(error)
-        raise error
+        self._raise()
 
     # The application's side
 
@@ -508,7 +441,7 @@ class Connector:
 
         @return: whether it was possible: only in an open connection with nothing under way.
         """
-        if self.state is not State.OPEN or self._inside or self.wants_write or self._fed:
+        if self.state is not State.OPEN or self._waits or self.wants_write or self.unread:
             return False
         return self._engine.renew_bios()
 
@@ -517,12 +450,19 @@ class Connector:
     @property
     def _waits(self) -> bool:
         """Whether nothing can be encrypted just now: we are in a callback, or OpenSSL must read."""
-        return self._inside or bool(self._blocked)
+        return self._inside or self._must_read
 
-    def _unblock(self) -> None:
-        self._encrypt()
-        if self._close_asked and not self._blocked and self.state in _ENCRYPTING:
-            self._write_close()
+    def _unblock(self, pieces: list[bytes]) -> None:
+        """Do what a callback asked for, or what had to wait until OpenSSL had read."""
+        try:
+            if self._blocked:
+                self._encrypt()
+            if self._close_asked and not self._must_read:
+                self._write_close()
+        except PeerError:
+            # Plaintext first.
+            if not pieces:
+                raise
 
     def _keep_session(self) -> None:
         keeper, self._keeper = self._keeper, None
@@ -535,63 +475,78 @@ class Connector:
 
     def _handshake(self) -> None:
         engine = self._engine
-        fed = self._fed
-        for ciphertext in fed:
-            engine.feed(ciphertext)
-        last = fed[-1] if fed else b""
-        fed.clear()
-        self._inside = True
-        try:
-            done = engine.handshake()
-            if done and self._verification is not None and engine.resumed():
-                self._verify_again()
-        except Exception as error:
-            self._inside = False
-            self._fail(error, last)
-            raise self.error from error  # type: ignore[misc]
-        self._inside = False
-        self._collect()
+        verification = self._verification
+        done = False
+        # Once is all, unless a callback fed some more.
+        while not done:
+            fed, self._fed = self._fed, []
+            for ciphertext in fed:
+                engine.feed(ciphertext)
+            self._inside = True
+            try:
+                done = engine.handshake()
+                if done and verification is not None and not verification.asked:
+                    self._verify_again(verification)
+            except Exception as error:
+                self._fail(error, b"".join(fed))
+                self._raise(error)
+            finally:
+                self._inside = False
+            self._collect()
+            if self.error is not None:
+                # A callback has seen the end of the wire.
+                self._raise()
+            if not self._fed:
+                break
         if done:
+            self._unread = sum(map(len, fed))
             self._go(Step.ESTABLISH)
             if self._close_asked:
                 self._write_close()
 
-    def _verify_again(self) -> None:
+    def _verify_again(self, verification: Verification) -> None:
         """
         A resumed handshake verifies nothing: no callback runs and the chain is gone.  What was
         good when the session began may have been revoked, have expired or be no longer let in.
         """
-        verification = self._verification
-        assert verification is not None
         chain = full_chain(self.connection)
         if chain and verification.ask_again(chain):
             raise SSL.Error([("SSL routines", "", "certificate verify failed")])
 
     def _encrypt(self) -> None:
         """Encrypt what is left of an earlier write, or else the next of what was written."""
-        plaintext = self._blocked or self._buffer.take(BUFFER_SIZE)
+        # The buffer may tell somebody that it has drained, who must not encrypt what comes next
+        # before this is.
         self._inside = True
         try:
+            plaintext = self._blocked or self._buffer.take(BUFFER_SIZE)
             taken = self._engine.write(plaintext)
         except Exception as error:
-            self._inside = False
             self._fail(error)
-            raise self.error from error  # type: ignore[misc]
-        self._inside = False
-        # OpenSSL may want to read before it writes on.  Only a renegotiation makes it, which is
-        # refused; a connection of somebody else's making may do it all the same.
-        self._blocked = plaintext[taken:] if taken < len(plaintext) else b""
+            self._raise(error)
+        finally:
+            self._inside = False
+        # OpenSSL may want to read before it writes on: the rest of a message that came after the
+        # handshake in two records.
+        self._must_read = taken < len(plaintext)
+        self._blocked = plaintext[taken:] if self._must_read else b""
         self._collect()
 
     def _write_close(self) -> None:
         while self._blocked or len(self._buffer):
             self._encrypt()
-            if self._blocked:
+            if self._must_read:
                 # Then close_notify follows when the rest can be written.
                 return
-        self._engine.close()
+        try:
+            written = self._engine.close()
+        except Exception as error:
+            self._fail(error)
+            self._raise(error)
         self._collect()
-        self._go(Step.LOCAL_CLOSE)
+        self._must_read = not written
+        if written:
+            self._go(Step.LOCAL_CLOSE)
 
     def _collect(self) -> bytes:
         ciphertext = self._engine.drain()
@@ -601,40 +556,54 @@ class Connector:
 
     def _fail(self, error: Exception, last_fed: bytes = b"") -> None:
         """Fail, and say which alert it was, which way it went, and what was wrong."""
-        before = self.state in _BEFORE_OPEN
-        self._go(Step.FAIL)
         sent = self._collect()
+        if self.error is not None:
+            # A callback has seen the end of the wire.
+            return
+        self._go(Step.FAIL)
         self._fed.clear()
         self._buffer.clear()
-        if isinstance(error, PeerError):
-            self.error = error
-            return
-        self.error = self._peer_error(error, before, sent, last_fed)
+        self._blocked = b""
+        self.error = self._peer_error(error, sent, last_fed)
 
-    def _peer_error(
-        self, error: Exception, before_open: bool, sent: bytes, last_fed: bytes
-    ) -> PeerError:
+    def _raise(self, cause: Exception | None = None) -> NoReturn:
+        error = self.error
+        assert error is not None
+        raise type(error)(error.sentence, error.alert, error.direction, error.args[0]) from cause
+
+    def _peer_error(self, error: Exception, sent: bytes, last_fed: bytes) -> PeerError:
+        if isinstance(error, TruncatedError):
+            return error
         queue = _queue_of(error)
+        if isinstance(error, PeerError):
+            return PeerError(error.sentence, error.alert, error.direction, queue)
         if isinstance(error, SSL.ZeroReturnError):
             return PeerError(
                 alerts.meaning("close_notify"), "close_notify", Direction.RECEIVED, queue
             )
         received = alerts.received_alert(queue)
-        if received is None and not any(reason for _, _, reason in queue):
+        if received is None and alerts.is_unknown_alert(queue):
             received = alerts.alert_in_clear(last_fed)
+            if received is None:
+                sentence = "the peer ended the connection with an alert that has no name here"
+                return PeerError(sentence, None, Direction.RECEIVED, queue)
         if received is not None:
             return PeerError(alerts.meaning(received), received, Direction.RECEIVED, queue)
         sentence = alerts.sentence_of_reason(queue)
         verification = self._verification
         code = self._engine.verification_error()
-        if verification is not None and verification.code:
-            code = verification.code
-            sentence = explain(verification)
+        if alerts.is_refusal(queue):
+            if verification is not None and verification.code:
+                code = verification.sent_code
+                sentence = explain(verification)
+            elif code is not None:
+                sentence = f"the peer's certificate does not verify: {verify_error_string(code)}"
         elif not isinstance(error, SSL.Error):
             sentence = f"a callback of ours failed: {error or type(error).__name__}"
-        alert = (alerts.alert_in_clear(sent) if before_open else None) or (
-            alerts.alert_of_reason(queue, code) if sent else None
-        )
+        alert = None
+        if alerts.ends_in_alert(sent):
+            version = self.connection.get_protocol_version_name()
+            alert = alerts.alert_in_clear(sent) or alerts.alert_of_reason(queue, code, version)
         return PeerError(sentence, alert, None if alert is None else Direction.SENT, queue)
 
 

@@ -12,19 +12,25 @@ each connection begins on the base and has the certificate's context swapped in.
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import ipaddress
+import os
+import re
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
-from typing import Any
+from typing import Any, Self
+from weakref import WeakValueDictionary
 
+import attrs
 import idna
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from OpenSSL import SSL
-from OpenSSL.crypto import X509
+from OpenSSL.crypto import X509, X509StoreFlags
 from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
     IOpenSSLServerConnectionCreator,
@@ -33,8 +39,8 @@ from zope.interface import implementer
 
 from . import _openssl
 from ._creators import acceptable_protocols, select_protocol
-from ._openssl import Check, keep_session, set_verification
-from .certificates.loading import CertifiedKey
+from ._openssl import Check, keep_session
+from .certificates.loading import CertifiedKey, read_file
 from .errors import ConfigurationError
 from .policy import INTERMEDIATE, Policy
 from .verify import HostVerifier, Pin, TrustStore, is_ip_address
@@ -68,8 +74,23 @@ TLSMethod = tuple[int | None, int | None]
 _DHE_CIPHERS = ("DHE-RSA-AES128-GCM-SHA256", "DHE-RSA-AES256-GCM-SHA384")
 """What Diffie-Hellman parameters are good for: RFC 5288's, forward secret and authenticated."""
 
-_KEPT_CHAINS = 1024
-"""Client chains that a server remembers, to judge a resumed session that brings the leaf alone."""
+_DHE_GROUPS = ("ffdhe2048", "ffdhe3072")
+"""
+Where a client names groups of this kind, a server that has none of them may not use C{DHE} at all,
+whatever parameters it has: RFC 7919, section 4.
+"""
+
+_KEPT_ISSUERS = 1024
+"""How many names of issuers a server remembers for L{_Issuers}."""
+
+_NO_AUTO_CHAIN = 0x8
+"""
+SSL_MODE_NO_AUTO_CHAIN, which pyOpenSSL has no name for (SSL_CTX_set_mode(3)): what is sent is the
+chain that was given.  Without it OpenSSL builds one out of whom we trust, roots and all.
+"""
+
+_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\Z")
+"""Labels and their lengths by RFC 1035, section 2.3.4; underscores are in use, whatever it says."""
 
 
 def ascii_host(host: str) -> str:
@@ -79,23 +100,26 @@ def ascii_host(host: str) -> str:
     @raise ConfigurationError: it is no host name.
     """
     if is_ip_address(host):
-        return host
-    name = host.rstrip(".")
-    if not name or any(character in name for character in " /:@\0"):
+        return str(ipaddress.ip_address(host))
+    name = host.removesuffix(".").lower()
+    if not name.isascii():
+        try:
+            name = idna.encode(name, uts46=True).decode("ascii").removesuffix(".")
+        except idna.IDNAError as error:
+            raise ConfigurationError(f"{host!r} is no host name: {error}") from None
+    if is_ip_address(name):
+        return name
+    if not _HOST_NAME.match(name):
         raise ConfigurationError(f"{host!r} is no host name")
-    if name.isascii():
-        return name.lower()
-    try:
-        return idna.encode(name, uts46=True).decode("ascii")
-    except idna.IDNAError as error:
-        raise ConfigurationError(f"{host!r} is no host name: {error}") from error
+    return name
 
 
 def _new_context(policy: Policy, versions: TLSMethod, extra_ciphers: Sequence[str]) -> SSL.Context:
     context = SSL.Context(SSL.TLS_METHOD)
-    oldest, newest = versions
-    context.set_min_proto_version(policy.minimum_version if oldest is None else oldest)
-    context.set_max_proto_version(policy.maximum_version if newest is None else newest)
+    oldest, newest = _narrowed(policy, versions)
+    context.set_min_proto_version(oldest)
+    context.set_max_proto_version(newest)
+    context.set_mode(_NO_AUTO_CHAIN)
     ciphers = (*policy.ciphers_tls12, *extra_ciphers)
     if ciphers:
         context.set_cipher_list(":".join(ciphers).encode("ascii"))
@@ -104,6 +128,16 @@ def _new_context(policy: Policy, versions: TLSMethod, extra_ciphers: Sequence[st
     if policy.server_preference:
         context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE)
     return context
+
+
+def _narrowed(policy: Policy, versions: TLSMethod) -> tuple[int, int]:
+    oldest = max(policy.minimum_version, versions[0] or 0)
+    newest = min(policy.maximum_version, versions[1] or policy.maximum_version)
+    if oldest > newest:
+        raise ConfigurationError(
+            f"policy={policy.name} and the given TLS versions have no version in common"
+        )
+    return oldest, newest
 
 
 def _set_groups(context: SSL.Context, groups: Sequence[str], key_shares: int = 0) -> None:
@@ -121,6 +155,8 @@ def _set_groups(context: SSL.Context, groups: Sequence[str], key_shares: int = 0
             continue
         return
     known = [name for name in groups if _knows_group(name)]
+    if not known:
+        raise ConfigurationError(f"this OpenSSL knows none of the groups {', '.join(groups)}")
     _openssl.set_groups(context, known)
 
 
@@ -170,18 +206,25 @@ def _use(context: SSL.Context, key: CertifiedKey) -> None:
         context.check_privatekey()
     except SSL.Error as error:
         reasons = ", ".join(reason for _, _, reason in error.args[0] or ())
-        raise ConfigurationError(
-            f"OpenSSL refuses the certificate or its key: {reasons}"
-        ) from error
+        raise ConfigurationError(f"OpenSSL refuses the certificate or its key: {reasons}") from None
 
 
 def _trust(context: SSL.Context, authorities: Iterable[x509.Certificate]) -> TrustStore:
-    """Make a context trust these and nobody else."""
+    """
+    Make a context trust these and nobody else.
+
+    Each of them is an end of a chain, an intermediate too: whoever lists one means just that one.
+    """
     store = context.get_cert_store()
     assert store is not None
+    store.set_flags(X509StoreFlags.PARTIAL_CHAIN)
     for certificate in authorities:
         store.add_cert(X509.from_cryptography(certificate))
     return TrustStore(store)
+
+
+def _take_note(_: SSL.Connection) -> None:
+    """The client has asked for a server by name: any name will do."""
 
 
 def _wire_names(alpn: Iterable[bytes]) -> tuple[bytes, ...]:
@@ -190,6 +233,53 @@ def _wire_names(alpn: Iterable[bytes]) -> tuple[bytes, ...]:
         if not isinstance(name, bytes) or not 0 < len(name) < 256:
             raise ConfigurationError(f"{name!r} is no ALPN name: RFC 7301 has 1 to 255 bytes")
     return names
+
+
+def _load_dh_parameters(context: SSL.Context, path: str) -> None:
+    try:
+        read_file(path)
+        context.load_tmp_dh(path)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"dhParameters: {error}") from None
+    except SSL.Error as error:
+        reasons = {reason for _, _, reason in error.args[0] or ()}
+        raise ConfigurationError(
+            f"dhParameters: the parameters in {path} are too short to be secure"
+            if "dh key too small" in reasons
+            else f"dhParameters: {path} has no Diffie-Hellman parameters in PEM"
+        ) from None
+
+
+class _Issuers:
+    """
+    Who signed for the clients that were let in.
+
+    A session that a server resumes has the client's leaf alone, which may not lead to an authority
+    without the intermediates that came with it the first time.
+    """
+
+    def __init__(self) -> None:
+        self._by_name: OrderedDict[bytes, tuple[x509.Certificate, ...]] = OrderedDict()
+
+    def remember(self, issuers: Iterable[x509.Certificate]) -> None:
+        """Keep these; the least recently used are forgotten."""
+        for each in issuers:
+            name = each.subject.public_bytes()
+            known = self._by_name.pop(name, ())
+            self._by_name[name] = known if each in known else (each, *known[:3])
+        while len(self._by_name) > _KEPT_ISSUERS:
+            self._by_name.popitem(last=False)
+
+    def of(self, leaf: x509.Certificate) -> list[x509.Certificate]:
+        """Those who may lead from this leaf to an authority."""
+        found: list[x509.Certificate] = []
+        wanted = [leaf]
+        while wanted:
+            name = wanted.pop().issuer.public_bytes()
+            new = [each for each in self._by_name.get(name, ()) if each not in found]
+            found += new
+            wanted += new
+        return found
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -218,9 +308,9 @@ class ServerOptions:
         @param client_certificate: whether clients need one; by default they do if there are
             C{client_authorities}.
         @param check: asked about a client's chain, leaf first, when it has been found good; it
-            raises to refuse.
+            raises to refuse.  A client that shows no certificate is none of its concern.
         @param versions: the oldest and newest TLS version, to narrow what the policy has.
-        @param dh_parameters: the name of a PEM file; it brings the C{DHE} ciphers.
+        @param dh_parameters: the name of a PEM file; it brings the C{DHE} ciphers of TLS 1.2.
         @raise ConfigurationError: this does not fit together, or OpenSSL refuses the certificate.
         """
         self.policy = policy
@@ -235,12 +325,16 @@ class ServerOptions:
                 f"clientCertificate={client_certificate.value} needs clientAuthorities:"
                 " there is nobody whose signature would let a client in"
             )
+        if check is not None and client_certificate is ClientCertificate.NONE:
+            raise ConfigurationError(
+                "a check of client certificates needs client authorities: it would never be asked"
+            )
         self.client_certificate = client_certificate
         self._check = check
         self._versions = versions
         self._dh_parameters = dh_parameters
         self._session_id = secrets.token_bytes(16)
-        self._chains: OrderedDict[bytes, tuple[x509.Certificate, ...]] = OrderedDict()
+        self._issuers = _Issuers()
         self._trust_store: TrustStore | None = None
         self._base = self._context = self._make_context(certificate)
         self.certificate = certificate
@@ -258,22 +352,21 @@ class ServerOptions:
 
     def _make_context(self, certificate: CertifiedKey) -> SSL.Context:
         policy = self.policy
-        extra = _DHE_CIPHERS if self._dh_parameters is not None else ()
-        context = _new_context(policy, self._versions, extra)
+        with_dhe = self._dh_parameters is not None
+        context = _new_context(policy, self._versions, _DHE_CIPHERS if with_dhe else ())
         _openssl.set_signature_algorithms(context, _signature_algorithms(policy, certificate))
-        _set_groups(context, policy.groups)
+        _set_groups(context, policy.groups + (_DHE_GROUPS if with_dhe else ()))
         _use(context, certificate)
         if self._dh_parameters is not None:
-            try:
-                context.load_tmp_dh(self._dh_parameters)
-            except SSL.Error:
-                raise ConfigurationError(
-                    f"dhParameters: {self._dh_parameters} has no Diffie-Hellman parameters in PEM"
-                ) from None
-        # Tickets hold the whole session: the cache in memory is not needed for them.
+            _load_dh_parameters(context, self._dh_parameters)
+        # The cache is for clients of TLS 1.2 that take no tickets, such as curl 7.88.  OpenSSL
+        # bounds it to 20,480 sessions, and puts none in for which it has sent a ticket.
         context.set_session_id(self._session_id)
-        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        context.set_session_cache_mode(SSL.SESS_CACHE_SERVER)
         context.set_alpn_select_callback(self._select_protocol)
+        # Only a name that was taken note of is kept with the session, and known when TLS 1.2
+        # resumes.
+        context.set_tlsext_servername_callback(_take_note)
         if self.client_authorities:
             store = _trust(context, self.client_authorities)
             self._trust_store = self._trust_store or store
@@ -284,12 +377,13 @@ class ServerOptions:
     def serverConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
         """A new connection, for this protocol."""
         connection = SSL.Connection(self._base)
+        connection.set_app_data(tlsProtocol)
         connection.set_accept_state()
         if self._context is not self._base:
             connection.set_context(self._context)
         mode = _VERIFY_MODES.get(self.client_certificate)
         if mode is not None:
-            set_verification(connection, mode, self._judge, self._judge_again)
+            _openssl.set_verification(connection, mode, self._judge, self._judge_again)
         return connection
 
     def _select_protocol(self, connection: SSL.Connection, offered: list[bytes]) -> Any:
@@ -299,18 +393,12 @@ class ServerOptions:
     def _judge(self, chain: Sequence[x509.Certificate]) -> None:
         if self._check is not None:
             self._check(chain)
-        self._chains[chain[0].fingerprint(SHA256())] = tuple(chain[1:])
-        if len(self._chains) > _KEPT_CHAINS:
-            self._chains.popitem(last=False)
+        self._issuers.remember(chain[1:])
 
     def _judge_again(self, chain: Sequence[x509.Certificate]) -> None:
         """A resumed session: OpenSSL has verified nothing, and only the leaf is left."""
-        leaf = chain[0]
-        whole = [leaf, *self._chains.get(leaf.fingerprint(SHA256()), ())]
         assert self._trust_store is not None
-        self._trust_store.verify(whole)
-        if self._check is not None:
-            self._check(whole)
+        self._judge(self._trust_store.verify([*chain, *self._issuers.of(chain[0])]))
 
 
 class SessionStore:
@@ -344,6 +432,9 @@ class SessionStore:
 
 _SESSIONS = SessionStore()
 
+_CLIENT_CONTEXTS: WeakValueDictionary[bytes, SSL.Context] = WeakValueDictionary()
+"""By trust, the contexts that some options or some session have in use."""
+
 
 @implementer(IOpenSSLClientConnectionCreator)
 class ClientOptions:
@@ -370,7 +461,8 @@ class ClientOptions:
         @param server_name: the name to ask for, where it is another; the certificate must then be
             for that.
         @param trust_roots: the authorities to trust; the system's if not given.
-        @param alpn: protocol names to offer, best first, after the application's own.
+        @param alpn: protocol names to offer, best first; the application's own where there are
+            none.
         @param certificate: our own, for a server that wants one.
         @param pins: the server's key must be one of these; empty for any.
         @param check: asked about the server's chain, leaf first, when it has been found good; it
@@ -380,68 +472,90 @@ class ClientOptions:
         @param sessions: where sessions are kept for resumption; one for all, if not given.
         @raise ConfigurationError: this does not fit together.
         """
-        self.host = ascii_host(host if server_name is None else server_name)
+        self.host = _verified_host(host if server_name is None else server_name)
         self.policy = policy
         self.alpn = _wire_names(alpn)
         self.certificate = certificate
         self.verifies = not unsafe_skip_verification
         self._sessions = _SESSIONS if sessions is None else sessions
         roots = None if trust_roots is None else tuple(trust_roots)
-        if roots is not None and not roots and self.verifies:
-            raise ConfigurationError("trustRoots has no certificate: no server could be trusted")
         self._verifier = HostVerifier(self.host, frozenset(pins), check)
-        self._context = context = _new_context(policy, (None, None), ())
+        if not self.verifies and (roots is not None or self._verifier.pins or check is not None):
+            raise ConfigurationError(
+                "unsafe_skip_verification takes any certificate:"
+                " trust roots, pins and a check mean nothing then"
+            )
+        if roots is not None and not roots:
+            raise ConfigurationError("trustRoots has no certificate: no server could be trusted")
+        # By trust: a session of another would skip what its verification looks at.
+        self._trust_key = _digest(
+            b"verified" if self.verifies else b"unverified",
+            repr(policy).encode("utf-8"),
+            _system_roots() if roots is None else b"".join(sorted(map(_fingerprint, roots))),
+            b"".join(map(_fingerprint, () if certificate is None else certificate.chain)),
+            b"".join(sorted(pin.digest for pin in self._verifier.pins)),
+            # A callable cannot be compared: whoever has one does not share sessions.
+            b"" if check is None else secrets.token_bytes(16),
+        )
+        # A session is good for its own context alone: those who share sessions share that.
+        context = _CLIENT_CONTEXTS.get(self._trust_key)
+        if context is None:
+            context = _CLIENT_CONTEXTS[self._trust_key] = self._make_context(roots)
+        self._context = context
+        store = context.get_cert_store()
+        assert store is not None
+        self._trust_store = TrustStore(store)
+
+    def _make_context(self, roots: Iterable[x509.Certificate] | None) -> SSL.Context:
+        policy, certificate = self.policy, self.certificate
+        context = _new_context(policy, (None, None), ())
         _openssl.set_signature_algorithms(context, _signature_algorithms(policy, certificate))
         _set_groups(context, policy.groups, key_shares=2)
         if certificate is not None:
             _use(context, certificate)
         if roots is None:
             context.set_default_verify_paths()
-            store = context.get_cert_store()
-            assert store is not None
-            self._trust_store = TrustStore(store)
         else:
-            self._trust_store = _trust(context, roots)
+            _trust(context, roots)
         # A context keeps no sessions of a client by itself: the store does.
         context.set_session_cache_mode(SSL.SESS_CACHE_CLIENT | SSL.SESS_CACHE_NO_INTERNAL)
-        self._key_parts = (
-            b"verified" if self.verifies else b"unverified",
-            self.host.encode("ascii"),
-            policy.name.encode("ascii"),
-            b"system" if roots is None else b"".join(sorted(map(_fingerprint, roots))),
-            b"none" if certificate is None else _fingerprint(certificate.leaf),
-            b"".join(sorted(pin.digest for pin in self._verifier.pins)),
-            # A callable cannot be compared: whoever has one does not share sessions.
-            b"" if check is None else secrets.token_bytes(16),
-        )
+        return context
+
+    def for_host(self, host: str) -> Self:
+        """
+        The same for another host.  It shares the context: to make one of the system's trust roots
+        costs more than a handshake, in time and in memory.
+
+        @raise ConfigurationError: it is no host name.
+        """
+        other = copy.copy(self)
+        other.host = _verified_host(host)
+        other._verifier = attrs.evolve(self._verifier, host=other.host)
+        return other
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
         """A new connection, for this protocol."""
         connection = SSL.Connection(self._context)
+        connection.set_app_data(tlsProtocol)
         connection.set_connect_state()
         if not is_ip_address(self.host):
             # RFC 6066, section 3: an IP address is no server name.
             connection.set_tlsext_host_name(self.host.encode("ascii"))
-        alpn = acceptable_protocols(tlsProtocol, self.alpn)
+        alpn = self.alpn or acceptable_protocols(tlsProtocol)
         if alpn:
             connection.set_alpn_protos(list(alpn))
         if self.verifies:
-            set_verification(connection, SSL.VERIFY_PEER, self._verifier, self._judge_again)
+            _openssl.set_verification(
+                connection, SSL.VERIFY_PEER, self._verifier, self._judge_again
+            )
         else:
             connection.set_verify(SSL.VERIFY_NONE)
-        key = self._session_key(alpn)
+        key = _digest(self._trust_key, self.host.encode("ascii"), *alpn)
         session = self._sessions.take(key)
         if session is not None:
             connection.set_session(session)
         keep_session(connection, self._keeper(key))
         return connection
-
-    def _session_key(self, alpn: Sequence[bytes]) -> bytes:
-        """By name and trust: a session of another would skip what its verification looks at."""
-        digest = hashlib.sha256()
-        for part in (*self._key_parts, *alpn):
-            digest.update(len(part).to_bytes(4, "big") + part)
-        return digest.digest()
 
     def _keeper(self, key: bytes) -> Callable[[SSL.Session], None]:
         store = self._sessions
@@ -453,9 +567,26 @@ class ClientOptions:
 
     def _judge_again(self, chain: Sequence[x509.Certificate]) -> None:
         """A resumed session: OpenSSL has verified nothing."""
-        self._trust_store.verify(chain)
-        self._verifier(chain)
+        self._verifier(self._trust_store.verify(chain))
+
+
+def _verified_host(host: str) -> str:
+    """Less the zone of a link-local address (RFC 4007), which no certificate has."""
+    return ascii_host(host).partition("%")[0]
+
+
+def _system_roots() -> bytes:
+    """Which of the system's trust roots OpenSSL takes: SSL_CTX_set_default_verify_paths(3)."""
+    places = (os.environ.get(name, "") for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
+    return os.fsencode("\0".join(["system", *places]))
 
 
 def _fingerprint(certificate: x509.Certificate) -> bytes:
     return certificate.fingerprint(SHA256())
+
+
+def _digest(*parts: bytes) -> bytes:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(4, "big") + part)
+    return digest.digest()

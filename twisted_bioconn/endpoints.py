@@ -12,10 +12,8 @@ C{connect} gives has somebody at the other end who is who it should be.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from socket import SOMAXCONN
-from ssl import TLSVersion
-from typing import Any, TypeVar
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
@@ -25,7 +23,13 @@ from twisted.internet.endpoints import (
     clientFromString,
     serverFromString,
 )
-from twisted.internet.error import ConnectingCancelledError, ConnectionDone, TimeoutError
+from twisted.internet.error import (
+    ConnectingCancelledError,
+    ConnectionDone,
+    ConnectionLost,
+    NoProtocol,
+    TimeoutError,
+)
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -45,17 +49,16 @@ from twisted.plugin import IPlugin
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from .certificates.loading import CertifiedKey, load_authorities
-from .context import ClientCertificate, ClientOptions, ServerOptions, TLSMethod, ascii_host
+from . import _option_values as values
+from .certificates.loading import load_authorities
+from .context import ClientCertificate, ClientOptions, ServerOptions, ascii_host
 from .errors import ConfigurationError
-from .policy import INTERMEDIATE, Policy, policy_named
+from .policy import INTERMEDIATE
 from .protocol import TLSConnectorFactory, TLSConnectorProtocol
-from .verify import Pin, is_ip_address
 
 __all__ = ["ClientEndpoint", "ClientParser", "ServerEndpoint", "ServerParser"]
 
 _log = Logger()
-_T = TypeVar("_T")
 
 
 @implementer(IHandshakeListener)
@@ -66,25 +69,38 @@ class _Anteroom(Protocol):
 
     transport: TLSConnectorProtocol
 
-    def __init__(self, addr: IAddress | None) -> None:
+    def __init__(self, factory: _LettingInFactory, addr: IAddress | None) -> None:
+        self._factory: _LettingInFactory | None = factory
         self._addr = addr
+
+    def connectionMade(self) -> None:
+        """There is somebody at the door."""
+        if self._factory is not None:
+            self._factory.begun(self.transport)
 
     def handshakeCompleted(self) -> None:
         """The peer is let in: build the application's protocol and connect it."""
         tls = self.transport
-        application = tls.factory.wrappedFactory.buildProtocol(self._addr)
-        if application is None:
-            tls.abortConnection()
+        factory, self._factory = self._factory, None
+        if factory is None:
             return
-        tls.wrappedProtocol = application
-        application.makeConnection(tls)
-        if IHandshakeListener.providedBy(application):
-            application.handshakeCompleted()
-        tls.factory.letIn(tls, application)
+        try:
+            application = factory.wrappedFactory.buildProtocol(self._addr)
+            if application is None:
+                raise NoProtocol
+            tls.wrappedProtocol = application
+            application.makeConnection(tls)
+            if IHandshakeListener.providedBy(application):
+                application.handshakeCompleted()
+        except Exception:
+            factory.failed(tls, Failure())
+        else:
+            factory.letIn(application)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The peer was not let in, or left before."""
-        self.transport.factory.notLetIn(self.transport, reason)
+        if self._factory is not None:
+            self._factory.notLetIn(self.transport, reason)
 
 
 class _LettingInFactory(TLSConnectorFactory):
@@ -94,41 +110,80 @@ class _LettingInFactory(TLSConnectorFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> TLSConnectorProtocol:
         """A TLS layer with nothing above it yet."""
-        return self.protocol(self, _Anteroom(addr))  # type: ignore[no-any-return]
+        return self.protocol(self, _Anteroom(self, addr))  # type: ignore[no-any-return]
 
-    def letIn(self, tls: TLSConnectorProtocol, application: IProtocol) -> None:
+    def begun(self, tls: TLSConnectorProtocol) -> None:
+        """The transport is connected."""
+
+    def letIn(self, application: IProtocol) -> None:
         """A peer was let in."""
 
-    def notLetIn(self, tls: TLSConnectorProtocol, reason: Failure) -> None:
+    def failed(self, tls: TLSConnectorProtocol, reason: Failure) -> None:
+        """The application did not take a peer that was let in."""
+        if not reason.check(NoProtocol):
+            _log.failure("Unhandled error in the application's protocol", reason)
+        tls.failVerification(reason)
+
+    def notLetIn(self, tls: TLSConnectorProtocol | None, reason: Failure) -> None:
         """A connection ended before its peer was let in: say why, in a line."""
-        if not reason.check(ConnectionDone):
-            _log.info(
-                "no handshake with {peer}: {why}",
-                peer=_address_text(tls.transport.getPeer()),
-                why=reason.getErrorMessage(),
-                log_failure=None,
-            )
+        if tls is None or _was_idle(tls, reason):
+            return
+        _log.info(
+            "no handshake with {peer}: {why}",
+            peer=_address_text(tls.transport.getPeer()),
+            why=_one_line(reason.getErrorMessage()),
+        )
+
+
+def _was_idle(tls: TLSConnectorProtocol, reason: Failure) -> bool:
+    """
+    Whether the peer left without a word that counts: a health check, a scan of ports, a browser
+    that connects in advance.
+    """
+    connection = tls.getHandle()
+    return reason.check(ConnectionDone, ConnectionLost) is not None and (
+        connection is None or connection.client_random() is None
+    )
 
 
 class _ConnectingFactory(_LettingInFactory):
     """
-    A client's: tells C{connect} what became of its one connection.
+    A client's: tells C{connect} what becomes of its one connection.
     """
 
-    result: Callable[[IProtocol | Failure], None]
+    connecting: _Connecting
 
-    def letIn(self, tls: TLSConnectorProtocol, application: IProtocol) -> None:
+    def begun(self, tls: TLSConnectorProtocol) -> None:
+        """There is a connection, on which the handshake begins."""
+        self.connecting.begun(tls)
+
+    def letIn(self, application: IProtocol) -> None:
         """The server is who it should be."""
-        self.result(application)
+        self.connecting.finish(application)
 
-    def notLetIn(self, tls: TLSConnectorProtocol, reason: Failure) -> None:
+    def failed(self, tls: TLSConnectorProtocol, reason: Failure) -> None:
+        """It is, and nobody here to talk to it.  Whoever called C{connect} is told."""
+        tls.failVerification(reason)
+        self.connecting.finish(reason)
+
+    def notLetIn(self, tls: TLSConnectorProtocol | None, reason: Failure) -> None:
         """It is not, or there was no telling."""
-        self.result(reason)
+        self.connecting.finish(reason)
 
 
 def _address_text(address: Any) -> str:
     host, port = getattr(address, "host", None), getattr(address, "port", None)
-    return str(address) if host is None else f"{host}:{port}"
+    if host is None:
+        return str(address)
+    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
+
+
+def _one_line(text: str) -> str:
+    """What a peer may have had a part in writing, with nothing that a terminal would obey."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode("ascii")
+        for each in text
+    )
 
 
 @implementer(IStreamServerEndpoint)
@@ -223,8 +278,9 @@ class _Connecting:
         self.done: Deferred[IProtocol] = Deferred(self._cancel)
         self._endpoint = endpoint
         self._below: Deferred[IProtocol] | None = None
-        self._tls: Any = None
+        self._tls: TLSConnectorProtocol | None = None
         self._timer: IDelayedCall | None = None
+        self._given_up = False
         factory = _ConnectingFactory(
             endpoint.options,
             True,
@@ -233,29 +289,42 @@ class _Connecting:
             handshakeTimeout=None,
             closeTimeout=endpoint.close_timeout,
         )
-        factory.result = self._finish
+        factory.connecting = self
         if endpoint.timeout is not None:
             self._timer = endpoint.clock.callLater(endpoint.timeout, self._expire)
-        self._below = endpoint.endpoint.connect(factory)
-        self._below.addCallbacks(self._connected, self._finish)
+        try:
+            below = endpoint.endpoint.connect(factory)
+        except Exception:
+            self.finish(Failure())
+            return
+        if not self.done.called:
+            self._below = below
+        below.addCallbacks(self._connected, self.finish)
 
-    def _connected(self, tls: IProtocol) -> None:
+    def begun(self, tls: TLSConnectorProtocol) -> None:
+        """The transport is connected, and the handshake begins."""
+        if self._given_up:
+            # The endpoint below went on although it was told to stop.
+            tls.abortConnection()
+        else:
+            self._tls = tls
+
+    def _connected(self, _: IProtocol) -> None:
         self._below = None
-        self._tls = tls
 
-    def _finish(self, result: IProtocol | Failure) -> None:
+    def finish(self, result: IProtocol | Failure) -> None:
         """Tell, once; what comes later is the echo of our own giving up."""
         done = self.done
         if done.called:
             return
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
+        # The factory refers to this, and the endpoint below may keep the factory.
+        self._timer = self._below = self._tls = None
         if isinstance(result, Failure):
             done.errback(result)
         else:
             done.callback(result)
-        # The factory refers to this, and the endpoint below may keep the factory.
-        self._tls = None
 
     def _expire(self) -> None:
         seconds = self._endpoint.timeout
@@ -265,126 +334,16 @@ class _Connecting:
         self._give_up(Failure(ConnectingCancelledError(None)))
 
     def _give_up(self, reason: Failure) -> None:
+        self._given_up = True
         below, tls = self._below, self._tls
-        self._finish(reason)
+        self.finish(reason)
         if below is not None:
             below.cancel()
-        elif tls is not None:
+        if tls is not None:
             tls.abortConnection()
 
 
 # Strings
-
-
-def _number(option: str, value: str) -> int:
-    try:
-        return int(value)
-    except ValueError:
-        raise ConfigurationError(f"{option}={value}: this must be a whole number") from None
-
-
-def _port(value: str) -> int:
-    if not value.isascii() or not value.isdigit() or int(value) > 65535:
-        raise ConfigurationError(f"{value!r} is no port: it must be a number from 0 to 65535")
-    return int(value)
-
-
-def _seconds(option: str, value: str) -> float | None:
-    """A deadline: a number of seconds, or C{off}."""
-    if value == "off":
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = -1.0
-    if not 0 < seconds < 1e9:
-        raise ConfigurationError(f"{option}={value}: this must be a number of seconds, or 'off'")
-    return seconds
-
-
-def _choice(option: str, value: str, choices: Mapping[str, _T]) -> _T:
-    if value in choices:
-        return choices[value]
-    hint = _nearest(value, choices)
-    raise ConfigurationError(f"{option}={value}: it can be {', '.join(choices)}{hint}")
-
-
-def _nearest(word: str, words: Mapping[str, object]) -> str:
-    by_lower = {each.lower(): each for each in words}
-    found = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
-    return f"; did you mean {by_lower[found[0]]}?" if found else ""
-
-
-def _alpn(value: str) -> tuple[bytes, ...]:
-    names = tuple(name.strip().encode("utf-8") for name in value.split(","))
-    if not all(names):
-        raise ConfigurationError(f"alpn={value}: this must be names with commas between them")
-    return names
-
-
-def _yes(option: str, value: str) -> bool:
-    return _choice(option, value, {"yes": True, "no": False})
-
-
-def _policy(value: str) -> Policy:
-    try:
-        return policy_named(value)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"policy: {error}") from None
-
-
-_METHODS: dict[str, TLSMethod] = {
-    "TLS_METHOD": (None, None),
-    "SSLv23_METHOD": (None, None),
-    "TLSv1_2_METHOD": (TLSVersion.TLSv1_2, TLSVersion.TLSv1_2),
-}
-_METHODS_TOO_OLD = {"SSLv2_METHOD", "SSLv3_METHOD", "TLSv1_METHOD", "TLSv1_1_METHOD"}
-
-
-def _method(value: str) -> TLSMethod:
-    if value in _METHODS_TOO_OLD:
-        raise ConfigurationError(
-            f"sslmethod={value}: it speaks nothing newer than TLS 1.1, which is not secure;"
-            " leave it out, or use policy=intermediate"
-        )
-    return _choice("sslmethod", value, _METHODS)
-
-
-def _take(
-    options: dict[str, Any], known: Mapping[str, str], positional: tuple[Any, ...], names: int
-) -> dict[str, str]:
-    """
-    The options of a string as text, all of them known.
-
-    @param known: the options that there are, with what they mean.
-    @param names: how many positional values there may be.
-    """
-    if len(positional) > names:
-        raise ConfigurationError(
-            f"bioconn: cannot place {_text(positional[names])!r}: each option is written NAME=VALUE"
-        )
-    taken = {}
-    for option, value in options.items():
-        if option not in known:
-            raise ConfigurationError(f"bioconn: has no option {option!r}{_nearest(option, known)}")
-        taken[option] = _text(value)
-        if not taken[option]:
-            if option == "interface":
-                continue
-            raise ConfigurationError(f"{option}= has no value: it takes {known[option]}")
-    return taken
-
-
-def _text(value: Any) -> str:
-    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
-
-
-def _load(option: str, load: Callable[[], _T]) -> _T:
-    """Load what an option names; a mistake says which option it was."""
-    try:
-        return load()
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{option}: {error}") from error
 
 
 SERVER_OPTIONS: dict[str, str] = {
@@ -427,44 +386,34 @@ class ServerParser:
         """
         @raise ConfigurationError: an option is wrong, or what it names cannot be used.
         """
-        given = _take(kwargs, SERVER_OPTIONS, args, 1)
-        below = self._below(reactor, args, given)
+        given = values.take(kwargs, SERVER_OPTIONS, args, ("port",))
+        below = self._below(reactor, given)
         return ServerEndpoint(
             below,
             server_options(given),
             reactor,
-            handshake_timeout=_seconds("handshakeTimeout", given.get("handshakeTimeout", "10")),
-            close_timeout=_seconds("closeTimeout", given.get("closeTimeout", "30")),
-            idle_timeout=_seconds("idleTimeout", given.get("idleTimeout", "off")),
+            handshake_timeout=values.seconds(
+                "handshakeTimeout", given.get("handshakeTimeout", "10")
+            ),
+            close_timeout=values.seconds("closeTimeout", given.get("closeTimeout", "30")),
+            idle_timeout=values.seconds("idleTimeout", given.get("idleTimeout", "off")),
         )
 
-    def _below(
-        self, reactor: Any, args: tuple[Any, ...], given: Mapping[str, str]
-    ) -> IStreamServerEndpoint:
-        port = _text(args[0]) if args else given.get("port")
+    def _below(self, reactor: Any, given: Mapping[str, str]) -> IStreamServerEndpoint:
         if "endpoint" in given:
             for option in ("port", "interface", "backlog"):
-                if option in given or (option == "port" and port is not None):
+                if option in given:
                     raise ConfigurationError(
                         f"endpoint= and {option} exclude each other: it says where to listen"
                     )
-            try:
-                server: IStreamServerEndpoint = serverFromString(reactor, given["endpoint"])
-                return server
-            except ConfigurationError:
-                raise
-            except Exception as error:
-                raise ConfigurationError(
-                    f"endpoint={given['endpoint']}: {error or type(error).__name__}"
-                ) from error
-        if port is None:
+            parse: Callable[[Any, str], IStreamServerEndpoint] = serverFromString
+            return values.nested(given["endpoint"], parse, reactor)
+        if "port" not in given:
             raise ConfigurationError("bioconn: needs a port, or an endpoint= to listen on")
         interface = given.get("interface", "")
-        backlog = _number("backlog", given.get("backlog", str(SOMAXCONN)))
-        if interface and not is_ip_address(interface):
-            raise ConfigurationError(f"interface={interface}: this must be an IP address")
         listen = TCP6ServerEndpoint if ":" in interface else TCP4ServerEndpoint
-        return listen(reactor, _port(port), backlog, interface)
+        backlog = values.whole_number("backlog", given.get("backlog", str(SOMAXCONN)))
+        return listen(reactor, values.port_number(given["port"]), backlog, interface)
 
 
 def server_options(given: Mapping[str, str]) -> ServerOptions:
@@ -474,7 +423,7 @@ def server_options(given: Mapping[str, str]) -> ServerOptions:
     @raise ConfigurationError: an option is wrong, or what it names cannot be used.
     """
     mode = given.get("clientCertificate")
-    wanted = None if mode is None else _choice("clientCertificate", mode, _CLIENT_CERTIFICATE)
+    wanted = None if mode is None else values.choice("clientCertificate", mode, _CLIENT_CERTIFICATE)
     if mode == "request":
         raise ConfigurationError(
             "clientCertificate=request leaves the verdict to rules, and there are none:"
@@ -484,23 +433,22 @@ def server_options(given: Mapping[str, str]) -> ServerOptions:
     policy = given.get("policy")
     method = given.get("sslmethod")
     # As in ssl:, a key file alone may hold the certificate too.
-    key = given.get("privateKey", "server.pem")
-    certificate = _load(
-        "privateKey" if "certKey" not in given else "certKey",
-        lambda: CertifiedKey.from_files(
-            given.get("certKey", key), key, given.get("passphraseFile"), given.get("extraCertChain")
-        ),
+    given = {"privateKey": "server.pem", **given}
+    certificate = values.certified_key(
+        given, "certKey" if "certKey" in given else "privateKey", "privateKey"
     )
     return ServerOptions(
         certificate,
-        policy=INTERMEDIATE if policy is None else _policy(policy),
-        alpn=_alpn(given["alpn"]) if "alpn" in given else (),
+        policy=INTERMEDIATE if policy is None else values.policy(policy),
+        alpn=values.alpn_names(given["alpn"]) if "alpn" in given else (),
         client_authorities=()
         if authorities is None
-        else _load("clientAuthorities", lambda: load_authorities(authorities)),
+        else values.loaded("clientAuthorities", lambda: load_authorities(authorities)),
         client_certificate=wanted,
         # The policy wins.
-        versions=(None, None) if method is None or policy is not None else _method(method),
+        versions=(None, None)
+        if method is None or policy is not None
+        else values.tls_method(method),
         dh_parameters=given.get("dhParameters"),
     )
 
@@ -537,51 +485,34 @@ class ClientParser:
         """
         @raise ConfigurationError: an option is wrong, or what it names cannot be used.
         """
-        given = _take(kwargs, CLIENT_OPTIONS, args, 2)
-        host = _text(args[0]) if args else given.get("host")
-        port = _text(args[1]) if len(args) > 1 else given.get("port")
-        if not host or (port is None and "endpoint" not in given):
+        given = values.take(kwargs, CLIENT_OPTIONS, args, ("host", "port"))
+        if not given.get("host") or not (given.get("port") or "endpoint" in given):
             raise ConfigurationError("bioconn: needs a host and a port: bioconn:HOST:PORT")
-        timeout = _seconds("timeout", given.get("timeout", "30"))
+        timeout = values.seconds("timeout", given.get("timeout", "30"))
         return ClientEndpoint(
-            self._below(reactor, host, port, timeout, given),
-            client_options(host, given),
+            self._below(reactor, timeout, given),
+            client_options(given["host"], given),
             reactor,
             timeout=timeout,
-            close_timeout=_seconds("closeTimeout", given.get("closeTimeout", "30")),
+            close_timeout=values.seconds("closeTimeout", given.get("closeTimeout", "30")),
         )
 
     def _below(
-        self,
-        reactor: Any,
-        host: str,
-        port: str | None,
-        timeout: float | None,
-        given: Mapping[str, str],
+        self, reactor: Any, timeout: float | None, given: Mapping[str, str]
     ) -> IStreamClientEndpoint:
+        bind = given.get("bindAddress")
         if "endpoint" in given:
-            if "bindAddress" in given:
+            if bind is not None:
                 raise ConfigurationError(
                     "endpoint= and bindAddress exclude each other: it says how to connect"
                 )
-            try:
-                client: IStreamClientEndpoint = clientFromString(reactor, given["endpoint"])
-                return client
-            except ConfigurationError:
-                raise
-            except Exception as error:
-                raise ConfigurationError(
-                    f"endpoint={given['endpoint']}: {error or type(error).__name__}"
-                ) from error
-        assert port is not None
-        bind = given.get("bindAddress")
-        if bind is not None and not is_ip_address(bind):
-            raise ConfigurationError(f"bindAddress={bind}: this must be an IP address")
+            parse: Callable[[Any, str], IStreamClientEndpoint] = clientFromString
+            return values.nested(given["endpoint"], parse, reactor)
         # The deadline is ours, for the connection and the handshake together.
         return HostnameEndpoint(
             reactor,
-            ascii_host(host).encode("ascii"),
-            _port(port),
+            ascii_host(given["host"]).encode("ascii"),
+            values.port_number(given["port"]),
             timeout or 3600.0,
             None if bind is None else (bind, 0),
         )
@@ -596,8 +527,11 @@ def client_options(host: str, given: Mapping[str, str]) -> ClientOptions:
     certificate, key = given.get("certificate"), given.get("privateKey")
     if certificate is None and key is not None:
         raise ConfigurationError("privateKey= needs certificate=: a key alone proves nothing")
+    if certificate is None and "passphraseFile" in given:
+        raise ConfigurationError("passphraseFile= needs certificate=: there is no key to decrypt")
+    server_name = given.get("serverName")
     roots = given.get("trustRoots")
-    skip = _yes("unsafeSkipVerification", given.get("unsafeSkipVerification", "no"))
+    skip = values.yes_or_no("unsafeSkipVerification", given.get("unsafeSkipVerification", "no"))
     if skip and (roots is not None or "pins" in given):
         raise ConfigurationError(
             "unsafeSkipVerification=yes takes any certificate:"
@@ -605,23 +539,17 @@ def client_options(host: str, given: Mapping[str, str]) -> ClientOptions:
         )
     return ClientOptions(
         host,
-        server_name=given.get("serverName"),
-        trust_roots=None if roots is None else _load("trustRoots", lambda: load_authorities(roots)),
-        policy=_policy(given["policy"]) if "policy" in given else INTERMEDIATE,
-        alpn=_alpn(given["alpn"]) if "alpn" in given else (),
+        server_name=None
+        if server_name is None
+        else values.loaded("serverName", lambda: ascii_host(server_name)),
+        trust_roots=None
+        if roots is None
+        else values.loaded("trustRoots", lambda: load_authorities(roots)),
+        policy=values.policy(given["policy"]) if "policy" in given else INTERMEDIATE,
+        alpn=values.alpn_names(given["alpn"]) if "alpn" in given else (),
         certificate=None
         if certificate is None
-        else _load(
-            "certificate",
-            lambda: CertifiedKey.from_files(certificate, key, given.get("passphraseFile")),
-        ),
-        pins=[_pin(each) for each in given["pins"].split(",")] if "pins" in given else (),
+        else values.certified_key(given, "certificate", "privateKey"),
+        pins=values.pins(given["pins"]) if "pins" in given else (),
         unsafe_skip_verification=skip,
     )
-
-
-def _pin(text: str) -> Pin:
-    try:
-        return Pin.parse(text if ":" in text or "/" in text else f"sha256:{text}")
-    except ConfigurationError as error:
-        raise ConfigurationError(f"pins={text}: {error}") from None

@@ -10,8 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 from treq.client import HTTPClient
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.endpoints import HostnameEndpoint
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
+from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent, HTTPConnectionPool
 from twisted.web.error import SchemeNotSupported
 from twisted.web.iweb import IAgentEndpointFactory
@@ -19,6 +21,7 @@ from zope.interface import implementer
 
 from .context import ClientOptions
 from .endpoints import ClientEndpoint
+from .errors import ConfigurationError
 
 __all__ = ["AgentEndpointFactory", "agent", "treq_client"]
 
@@ -47,34 +50,42 @@ class AgentEndpointFactory:
         self._reactor = reactor
         self._timeout = timeout
         self._bind_address = None if bind_address is None else (bind_address, 0)
+        if "server_name" in options:
+            raise ConfigurationError("server_name is one host's, and an agent connects to many")
         options.setdefault("alpn", (b"http/1.1",))
-        self._options = options
-        # A mistake is told here, and not at the first request.
-        self._made = {"localhost": ClientOptions("localhost", **options)}
+        # For every host, with one context.  And a mistake is told here, not at the first request.
+        self._options = ClientOptions("localhost", **options)
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         """
         @raise SchemeNotSupported: it is neither C{https:} nor C{http:}.
         """
+        if uri.scheme not in (b"https", b"http"):
+            raise SchemeNotSupported(f"there is no {uri.scheme!r} here, only https and http")
         below = HostnameEndpoint(
             self._reactor, uri.host, uri.port, self._timeout, self._bind_address
         )
         if uri.scheme == b"http":
             return below
-        if uri.scheme != b"https":
-            raise SchemeNotSupported(f"there is no {uri.scheme!r} here, only https and http")
-        return ClientEndpoint(
-            below, self._options_for(uri.host.decode("ascii")), self._reactor, timeout=self._timeout
-        )
+        try:
+            options = self._options.for_host(uri.host.decode("utf-8"))
+        except ValueError:
+            return _Nowhere(Failure())
+        return ClientEndpoint(below, options, self._reactor, timeout=self._timeout)
 
-    def _options_for(self, host: str) -> ClientOptions:
-        """One context for each host: making one costs more than a handshake."""
-        options = self._made.get(host)
-        if options is None:
-            if len(self._made) >= 1024:
-                self._made.clear()
-            options = self._made[host] = ClientOptions(host, **self._options)
-        return options
+
+@implementer(IStreamClientEndpoint)
+class _Nowhere:
+    """
+    What an address leads to whose host cannot be one: an agent's caller expects a Deferred.
+    """
+
+    def __init__(self, reason: Failure) -> None:
+        self._reason = reason
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        """Fail."""
+        return fail(self._reason)
 
 
 def agent(reactor: Any, pool: HTTPConnectionPool | None = None, **options: Any) -> Agent:

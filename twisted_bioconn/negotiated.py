@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL
 
@@ -25,7 +26,7 @@ class Negotiated:
     @ivar server_name: the host name that the client asked for; L{None} where it named none.
     @ivar resumed: whether an earlier session was resumed.
     @ivar peer_chain: the peer's certificates, leaf first; empty where it showed none.  Of a
-        resumed session only the leaf is left.
+        resumed session often only the leaf is left.
     @ivar handshake_seconds: from the start of the handshake to its end; L{None} where nobody
         had a clock.
     """
@@ -74,11 +75,7 @@ def channel_binding(connection: SSL.Connection, is_client: bool, kind: str) -> b
             raise UsageError("tls-exporter needs TLS 1.3, or TLS 1.2 with extended master secret")
         return connection.export_keying_material(b"EXPORTER-Channel-Binding", 32, b"")
     if kind == "tls-server-end-point":
-        certificate = (
-            connection.get_peer_certificate(as_cryptography=True)
-            if is_client
-            else connection.get_certificate(as_cryptography=True)
-        )
+        certificate = _server_certificate(connection, is_client)
         if certificate is None:
             raise UsageError("tls-server-end-point needs a server certificate")
         return certificate.fingerprint(_end_point_hash(certificate))
@@ -87,9 +84,27 @@ def channel_binding(connection: SSL.Connection, is_client: bool, kind: str) -> b
     )
 
 
+def _server_certificate(connection: SSL.Connection, is_client: bool) -> x509.Certificate | None:
+    if not is_client:
+        return connection.get_certificate(as_cryptography=True)
+    chain = full_chain(connection)
+    return chain[0] if chain else None
+
+
 def _end_point_hash(certificate: x509.Certificate) -> hashes.HashAlgorithm:
-    """The certificate's own signature hash, SHA-256 in place of MD5 and SHA-1: RFC 5929, 4.1."""
-    algorithm = certificate.signature_hash_algorithm
-    if algorithm is None or algorithm.name in ("md5", "sha1"):
-        return hashes.SHA256()
-    return algorithm
+    """
+    The certificate's own signature hash, SHA-256 in place of MD5 and SHA-1: RFC 5929, 4.1.
+
+    @raise UsageError: it has none.  Ed25519 and its like sign the message itself, and for them
+        the binding is not defined.
+    """
+    try:
+        algorithm = certificate.signature_hash_algorithm
+    except UnsupportedAlgorithm:
+        algorithm = None
+    if algorithm is None:
+        raise UsageError(
+            "tls-server-end-point is not defined for a certificate whose signature has no hash of"
+            f" its own: {certificate.signature_algorithm_oid.dotted_string}"
+        )
+    return hashes.SHA256() if algorithm.name in ("md5", "sha1") else algorithm

@@ -32,7 +32,9 @@ What an application may rely on
 ===============================
 
 Bytes written before C{loseConnection}, a half-close or the peer's close_notify are sent.  While
-C{pauseProducing} holds nothing is delivered, though the handshake and our own writes go on.  Each
+C{pauseProducing} holds nothing is delivered and no end of the peer's is told, though the handshake
+and our own writes go on; only what would be lost with the transport is delivered all the same.
+After C{loseConnection} whoever pauses wants no more: what comes then is discarded.  Each
 deadline runs on the clock given to the factory; with none given, on the reactor of the transport,
 so that a transport that has no time of its own, such as one in memory, is never timed out.  The
 reason in C{connectionLost} says what happened: C{ConnectionDone} after a close_notify,
@@ -107,6 +109,7 @@ class Phase(Enum):
 
 _LIVE = frozenset({Phase.CONNECTED, Phase.ENDING, Phase.CLOSING})
 _BEFORE_OPEN = frozenset({State.IDLE, State.HANDSHAKING})
+_WE_CLOSED = frozenset({State.LOCAL_CLOSED, State.CLOSED, State.FAILED})
 _PEER_CLOSED = frozenset({State.REMOTE_CLOSED, State.CLOSED})
 
 
@@ -131,6 +134,7 @@ class TLSConnectorProtocol(BufferingTLSTransport):
     _clock: IReactorTime | None = None
     _gathering: IDelayedCall | None = None
     _catchingUp: IDelayedCall | None = None
+    _tellingWriteClosed: IDelayedCall | None = None
     _deadline: IDelayedCall | None = None
     _deadlineClock: IReactorTime | None = None
     _started = 0.0
@@ -138,8 +142,13 @@ class TLSConnectorProtocol(BufferingTLSTransport):
     _waiting: list[Deferred[Negotiated]] | None = None
     _delivering = False
     _paused = False
+    _refused: Failure | None = None
+    _halfClosing = False
+    _peerEnded = False
+    _wireEnded = False
     _active = False
-    _unsentBefore: object = None
+    _written = 0
+    _takenBefore = 0
 
     def __init__(
         self,
@@ -162,8 +171,8 @@ class TLSConnectorProtocol(BufferingTLSTransport):
 
     @property
     def disconnecting(self) -> bool:  # type: ignore[override]
-        """Whether the connection is on its way to be closed."""
-        return self._phase in (Phase.ENDING, Phase.CLOSING, Phase.DISCONNECTED)
+        """Whether the connection is closed, or on its way to be."""
+        return self._phase not in (Phase.NEW, Phase.CONNECTED)
 
     @property  # type: ignore[override]
     def _tlsConnection(self) -> SSL.Connection | None:
@@ -225,7 +234,8 @@ class TLSConnectorProtocol(BufferingTLSTransport):
     def whenHandshakeDone(self) -> Deferred[Negotiated]:
         """
         Fires with what was agreed on when the handshake is done and the peer is verified; fails
-        with the reason of C{connectionLost} if the connection ends before that.
+        with the reason of C{connectionLost} if the connection ends before that, and with
+        C{ConnectionDone} if it had ended before this call.
         """
         done: Deferred[Negotiated] = Deferred()
         facts = self.negotiated
@@ -268,7 +278,7 @@ class TLSConnectorProtocol(BufferingTLSTransport):
         if clock is not None and hasattr(clock, "callLater"):
             self._deadlineClock = clock
             self._started = clock.seconds()
-            self._expire(getattr(factory, "handshakeTimeout", None), self._handshakeExpired)
+            self._watch(getattr(factory, "handshakeTimeout", None), self._handshakeExpired)
         if self._connectWrapped:
             self._tell(self.wrappedProtocol.makeConnection, self)
         self.flush()
@@ -280,12 +290,15 @@ class TLSConnectorProtocol(BufferingTLSTransport):
         @raise UsageError: it has begun already, or the connection is lost.
         """
         connector = self._needConnector()
+        if self._deadlineClock is not None:
+            self._started = self._deadlineClock.seconds()
         try:
             connector.start_handshake()
         except PeerError as error:
             self._failed(error)
         else:
             self.flush()
+            self.transport.resumeProducing()
 
     def dataReceived(self, data: bytes) -> None:
         """Take ciphertext from the transport and give the application what is in it."""
@@ -297,12 +310,12 @@ class TLSConnectorProtocol(BufferingTLSTransport):
         try:
             if connector.state in _BEFORE_OPEN:
                 connector.feed(data)
-                if connector.state in _BEFORE_OPEN:
+                if not self._handshakeGoesOn(connector):
                     return
                 self._handshakeCompleted()
             else:
                 connector.feed(data)
-            if not self._paused:
+            if not self._paused or self._phase is Phase.CLOSING:
                 self._deliver(connector)
         except PeerError as error:
             self._failed(error)
@@ -311,55 +324,77 @@ class TLSConnectorProtocol(BufferingTLSTransport):
             if not outer:
                 self.flush()
 
+    def _handshakeGoesOn(self, connector: Connector) -> bool:
+        """Whether it has come to its end, and we are still there to see it."""
+        if connector.state is State.IDLE:
+            # Nobody has begun, and until then the peer shall not fill our memory.
+            self.transport.pauseProducing()
+        return self._isLive() and connector.state not in _BEFORE_OPEN
+
+    def _isLive(self) -> bool:
+        """Whether we go on after a call of OpenSSL, whose callbacks may have ended it."""
+        if self._refused is not None and self._phase in _LIVE:
+            # C{failVerification} was called from a callback that cannot refuse by itself.
+            self._abortWith(self._refused)
+        return self._phase in _LIVE
+
     def _handshakeCompleted(self) -> None:
         clock = self._deadlineClock
         if clock is not None:
             self._handshakeSeconds = clock.seconds() - self._started
-            self._cancelDeadline()
-            self._expire(getattr(self.factory, "idleTimeout", None), self._idleExpired)
-        if IHandshakeListener.providedBy(self.wrappedProtocol):
-            self._tell(self.wrappedProtocol.handshakeCompleted)
-        waiting, self._waiting = self._waiting, None
-        if waiting:
+            self._watch(getattr(self.factory, "idleTimeout", None), self._idleExpired)
+        if self._waiting:
+            waiting, self._waiting = self._waiting, None
             facts = self.negotiated
+            assert facts is not None
             for done in waiting:
-                if facts is not None:
-                    done.callback(facts)
+                done.callback(facts)
+        if self._phase in _LIVE and IHandshakeListener.providedBy(self.wrappedProtocol):
+            self._tell(self.wrappedProtocol.handshakeCompleted)
         if self._phase not in _LIVE:
             return
         if self._paused:
             # Until now the transport had to go on: the handshake needs it.
             self.transport.pauseProducing()
         self.flush()
-        if self._producer is not None and self._phase in _LIVE:
+        if self._producer is not None:
             self._producer.resumeProducing()
+        self._tellWriteClosed()
         if self._phase is Phase.ENDING:
             self._end()
 
     def _deliver(self, connector: Connector) -> None:
-        """Give the application all that can be decrypted."""
+        """Give the application all that can be decrypted, and then the end if it has come."""
         plaintext = connector.read()
-        if plaintext and self._phase in _LIVE:
+        if self._isLive() and plaintext and not self._paused:
             self._tell(self.wrappedProtocol.dataReceived, plaintext)
-        if connector.state in _PEER_CLOSED and self._phase in _LIVE:
+        if self._phase not in _LIVE or (self._paused and self._phase is not Phase.CLOSING):
+            return
+        if connector.state in _PEER_CLOSED:
             self._peerClosed(connector)
-        elif connector.error is not None and self._phase in _LIVE:
+        elif connector.error is not None:
             self._failed(connector.error)
+        elif self._wireEnded and self._phase is Phase.CLOSING:
+            self._disconnect()
+        elif self._wireEnded:
+            connector.end_of_wire()
 
     def _peerClosed(self, connector: Connector) -> None:
         """The peer's close_notify has come: no more plaintext will."""
         application = self.wrappedProtocol
-        if self._phase is Phase.CLOSING or connector.state is State.CLOSED:
-            if self._phase is not Phase.CLOSING and IHalfCloseableProtocol.providedBy(application):
-                self._tell(application.readConnectionLost)
+        if self._phase is Phase.CLOSING:
             self._disconnect()
-        elif IHalfCloseableProtocol.providedBy(application):
-            self._tell(application.readConnectionLost)
-        else:
+        elif not IHalfCloseableProtocol.providedBy(application):
             # As a transport does at the end of its input: what was written goes out, and the
             # connection is closed.
             self._shutdownTLS()
             self._disconnect()
+        elif not self._peerEnded:
+            self._peerEnded = True
+            self._tellWriteClosed()
+            self._tell(application.readConnectionLost)
+            if connector.state is State.CLOSED:
+                self._disconnect()
 
     def _tell(self, call: Callable[..., object], *arguments: object) -> None:
         """
@@ -381,52 +416,58 @@ class TLSConnectorProtocol(BufferingTLSTransport):
             return
         if self._reason is None:
             self._reason = _reason_of(error, self._needConnector())
-        self._phase = Phase.DISCONNECTED
-        self.flush()
-        self._finish()
+        self._disconnect()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The transport is gone: tell the application, once, and let go of everything."""
-        if self._phase is Phase.LOST:
+        phase = self._phase
+        if phase is Phase.LOST:
             return
         connector = self._connector
-        if connector is not None and self._phase in _LIVE and not reason.check(ConnectionAborted):
+        if connector is not None and phase in _LIVE and not reason.check(ConnectionAborted):
             reason = self._lastWords(connector, reason)
-        for call in (self._deadline, self._gathering, self._catchingUp):
-            if call is not None and call.active():
+            if self._phase is Phase.LOST:
+                # A transport that calls back from within a call of ours has told it meanwhile.
+                return
+        self._cancelDeadline()
+        for call in (self._gathering, self._catchingUp, self._tellingWriteClosed):
+            if call is not None:
                 call.cancel()
-        self._deadline = self._gathering = self._catchingUp = None
+        self._gathering = self._catchingUp = self._tellingWriteClosed = None
         reason = self._reason = self._reason or reason
+        # Where no connection could be made, only what was connected before is to be told.
+        made = phase is not Phase.NEW
         self._phase = Phase.LOST
         self.connected = 0
         factory, application = self.factory, self.wrappedProtocol
-        factory.unregisterProtocol(self)
+        if made:
+            factory.unregisterProtocol(self)
         self._producer = None
         waiting, self._waiting = self._waiting, None
         for done in waiting or ():
             done.errback(reason)
         try:
-            application.connectionLost(reason)
+            if made or not self._connectWrapped:
+                application.connectionLost(reason)
         finally:
             if connector is not None:
                 connector.forget()
             # The connection refers to this protocol, and the application to its transport.
             self._connector = None
             self.wrappedProtocol = None  # type: ignore[assignment]
-            self._reason = None
+            self._reason = self._refused = None
 
     def _lastWords(self, connector: Connector, reason: Failure) -> Failure:
         """Deliver what is left, and see whether the stream was cut."""
-        self._delivering = True
+        self._delivering = self._wireEnded = True
+        if self._phase is not Phase.CLOSING:
+            self._paused = False
         try:
-            if connector.state not in _BEFORE_OPEN:
-                self._deliver(connector)
-            if self._phase in _LIVE:
+            if connector.state in _BEFORE_OPEN:
                 connector.end_of_wire()
+            self._deliver(connector)
         except TruncatedError as truncated:
-            # Whoever closes first may not wait for the answer; and what would be missing is
-            # not wanted any more.
-            if reason.check(ConnectionDone) and self._phase is not Phase.CLOSING:
+            if reason.check(ConnectionDone):
                 return Failure(ConnectionLost(str(truncated)))
         except PeerError as error:
             if self._reason is None:
@@ -440,18 +481,18 @@ class TLSConnectorProtocol(BufferingTLSTransport):
         connector = self._connector
         if connector is None or self._phase not in _LIVE:
             return
+        self._wireEnded = True
         outer, self._delivering = self._delivering, True
         try:
-            if connector.state not in _BEFORE_OPEN:
-                self._deliver(connector)
-            if self._phase is Phase.CLOSING:
-                self._disconnect()
-            elif self._phase in _LIVE:
+            if connector.state in _BEFORE_OPEN:
                 connector.end_of_wire()
+            if not self._paused or self._phase is Phase.CLOSING:
+                self._deliver(connector)
         except PeerError as error:
             self._failed(error)
         finally:
             self._delivering = outer
+            self.flush()
 
     def writeConnectionLost(self) -> None:
         """The transport will take no more bytes."""
@@ -478,19 +519,15 @@ class TLSConnectorProtocol(BufferingTLSTransport):
             if self._producer is not None:
                 # Nothing can be encrypted yet, and this is how a producer is told to wait.
                 self._producer.pauseProducing()
-        elif not self._delivering:
-            self._gather(connector)
+        elif connector.pending_plaintext > GATHER or self._clock is None:
+            # Whoever writes until it is told to pause is told by the transport.
+            self.flush()
+        elif not self._delivering and self._gathering is None:
+            self._gathering = self._clock.callLater(0, self._gathered)
 
     def writeSequence(self, sequence: Iterable[bytes]) -> None:
         """Send the plaintext of all these, one after the other."""
         self.write(b"".join(sequence))
-
-    def _gather(self, connector: Connector) -> None:
-        clock = self._clock
-        if clock is None or connector.pending_plaintext > GATHER:
-            self.flush()
-        elif self._gathering is None:
-            self._gathering = clock.callLater(0, self._gathered)
 
     def _gathered(self) -> None:
         self._gathering = None
@@ -503,7 +540,8 @@ class TLSConnectorProtocol(BufferingTLSTransport):
             return
         transport = self.transport
         try:
-            while ciphertext := connector.take():
+            while self._phase in _LIVE and (ciphertext := connector.take()):
+                self._written += len(ciphertext)
                 transport.write(ciphertext)
         except PeerError as error:
             self._failed(error)
@@ -547,26 +585,26 @@ class TLSConnectorProtocol(BufferingTLSTransport):
             self._disconnect()
         elif self._phase in _LIVE:
             self._phase = Phase.CLOSING
+            self._watch(getattr(self.factory, "closeTimeout", None), self._closeExpired)
             if self._paused:
                 # Nobody waits for what comes now, but the close_notify that we wait for is
                 # behind it.
-                self._paused = False
                 self.transport.resumeProducing()
-            self._cancelDeadline()
-            self._expire(getattr(self.factory, "closeTimeout", None), self._closeExpired)
+                self._scheduleCatchingUp()
 
     def _disconnect(self) -> None:
-        """Both directions are closed: close the transport."""
+        """Nothing more will come, or nothing good: send what is left, and close the transport."""
+        if self._phase in _LIVE:
+            self.flush()
         if self._phase in _LIVE:
             self._phase = Phase.DISCONNECTED
-            self.flush()
-            self._finish()
-
-    def _finish(self) -> None:
-        """Close the transport when it has sent what it has."""
-        self._cancelDeadline()
-        self._expire(getattr(self.factory, "closeTimeout", None), self._closeExpired)
-        self.transport.loseConnection()
+            self._watch(getattr(self.factory, "closeTimeout", None), self._closeExpired)
+            membrane = self._producer
+            if membrane is not None:
+                # The transport would wait for it, and nothing that it produces can be sent.
+                self.unregisterProducer()
+                self._tell(membrane.stopProducing)
+            self.transport.loseConnection()
 
     def _tlsShutdownFinished(self, reason: Failure | None) -> None:
         """TLS is over, for this reason if there is one: close the transport."""
@@ -582,25 +620,31 @@ class TLSConnectorProtocol(BufferingTLSTransport):
         connector = self._connector
         if connector is None or self._phase is not Phase.CONNECTED:
             return
+        if self._halfClosing or connector.state in _WE_CLOSED:
+            return
+        self._halfClosing = True
         try:
             connector.close()
         except PeerError as error:
             self._failed(error)
             return
-        self._later(self._writeClosed)
+        if connector.state not in _BEFORE_OPEN:
+            self._tellingWriteClosed = self._later(self._writeClosed)
 
     def _writeClosed(self) -> None:
+        self._tellingWriteClosed = None
         connector = self._connector
-        if connector is None or self._phase not in _LIVE:
-            return
-        self.flush()
-        if connector.state in _BEFORE_OPEN:
-            self.whenHandshakeDone().addCallbacks(lambda _: self._writeClosed(), lambda _: None)
-            return
-        if IHalfCloseableProtocol.providedBy(self.wrappedProtocol):
-            self._tell(self.wrappedProtocol.writeConnectionLost)
-        if connector.state is State.CLOSED:
+        self._tellWriteClosed()
+        if connector is not None and connector.state is State.CLOSED:
             self._disconnect()
+
+    def _tellWriteClosed(self) -> None:
+        """Send the close_notify of C{loseWriteConnection}, and say so, if that was not done."""
+        if self._halfClosing and self._phase in _LIVE:
+            self._halfClosing = False
+            self.flush()
+            if IHalfCloseableProtocol.providedBy(self.wrappedProtocol):
+                self._tell(self.wrappedProtocol.writeConnectionLost)
 
     def abortConnection(self) -> None:
         """
@@ -622,13 +666,15 @@ class TLSConnectorProtocol(BufferingTLSTransport):
         Refuse the peer, for this reason.
 
         Called from within OpenSSL's verify callback, as Twisted's own options do, this leaves it
-        to the callback to refuse, so that the peer is told by an alert.
+        to the callback to refuse, so that the peer is told by an alert.  If it does not, or
+        cannot, the connection is dropped as soon as OpenSSL returns.
         """
         if self._phase not in _LIVE:
             return
         self._reason = reason
-        connector = self._connector
-        if connector is None or not connector.inside_openssl:
+        if self._needConnector().inside_openssl:
+            self._refused = reason
+        else:
             self._abortWith(reason)
 
     # Producers and consumers
@@ -639,7 +685,7 @@ class TLSConnectorProtocol(BufferingTLSTransport):
 
         @raise RuntimeError: there is one already.
         """
-        if self._phase not in _LIVE:
+        if self._phase not in (Phase.CONNECTED, Phase.ENDING):
             producer.stopProducing()
             return
         if self._producer is not None:
@@ -668,12 +714,12 @@ class TLSConnectorProtocol(BufferingTLSTransport):
             self._end()
 
     def pauseProducing(self) -> None:
-        """Deliver nothing until C{resumeProducing}."""
-        if self._paused or self._phase not in (Phase.CONNECTED, Phase.ENDING):
+        """Deliver nothing until C{resumeProducing}; after C{loseConnection}, nothing any more."""
+        connector = self._connector
+        if self._paused or connector is None or self._phase not in _LIVE:
             return
         self._paused = True
-        connector = self._connector
-        if connector is not None and connector.state not in _BEFORE_OPEN:
+        if self._phase is not Phase.CLOSING and connector.state not in _BEFORE_OPEN:
             self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
@@ -683,15 +729,15 @@ class TLSConnectorProtocol(BufferingTLSTransport):
         Not from within this call: an application that resumes may not be ready for bytes before
         it has returned.
         """
-        if not self._paused:
+        connector = self._connector
+        if not self._paused or connector is None or self._phase is Phase.CLOSING:
             return
         self._paused = False
-        connector = self._connector
-        if connector is None or self._phase not in _LIVE or connector.state in _BEFORE_OPEN:
+        if self._phase not in _LIVE or connector.state in _BEFORE_OPEN:
             return
         self.transport.resumeProducing()
-        if connector.unread and self._catchingUp is None:
-            self._catchingUp = self._later(self._catchUp)
+        if connector.unread or self._wireEnded or connector.state is not State.OPEN:
+            self._scheduleCatchingUp()
 
     def stopProducing(self) -> None:
         """No more is wanted: close the connection."""
@@ -702,10 +748,14 @@ class TLSConnectorProtocol(BufferingTLSTransport):
         self.unregisterProducer()
         self.loseConnection()
 
+    def _scheduleCatchingUp(self) -> None:
+        if self._catchingUp is None:
+            self._catchingUp = self._later(self._catchUp)
+
     def _catchUp(self) -> None:
         self._catchingUp = None
         connector = self._connector
-        if connector is None or self._paused or self._phase not in _LIVE:
+        if connector is None or (self._paused and self._phase is not Phase.CLOSING):
             return
         outer, self._delivering = self._delivering, True
         try:
@@ -725,48 +775,48 @@ class TLSConnectorProtocol(BufferingTLSTransport):
 
     # Deadlines
 
-    def _expire(self, seconds: float | None, call: Callable[[], None]) -> None:
+    def _watch(self, seconds: float | None, expired: Callable[[float], None]) -> None:
+        """Call in so many seconds; in place of whatever would have been called before."""
+        self._cancelDeadline()
+        self._active = False
+        self._takenBefore = self._taken()
         if seconds is not None and self._deadlineClock is not None:
-            self._deadline = self._deadlineClock.callLater(seconds, call)
+            self._deadline = self._deadlineClock.callLater(seconds, expired, seconds)
 
     def _cancelDeadline(self) -> None:
         deadline, self._deadline = self._deadline, None
-        if deadline is not None and deadline.active():
+        if deadline is not None:
             deadline.cancel()
 
-    def _handshakeExpired(self) -> None:
+    def _taken(self) -> int:
+        """Bytes of what we wrote that the transport has got rid of."""
+        return self._written - _unsent(self.transport)
+
+    def _handshakeExpired(self, seconds: float) -> None:
         self._deadline = None
-        seconds = self.factory.handshakeTimeout
         self._abortWith(Failure(TimeoutError(f"no handshake within {seconds:g} seconds")))
 
-    def _idleExpired(self) -> None:
+    def _idleExpired(self, seconds: float) -> None:
         self._deadline = None
-        seconds = self.factory.idleTimeout
-        unsent = _unsent(self.transport)
-        if self._active or unsent != self._unsentBefore:
-            self._active = False
-            self._unsentBefore = unsent
-            self._expire(seconds, self._idleExpired)
+        if self._active or self._taken() != self._takenBefore:
+            self._watch(seconds, self._idleExpired)
             return
         self._reason = Failure(TimeoutError(f"nothing came or went for {seconds:g} seconds"))
-        if unsent or self._producer is not None:
+        if _unsent(self.transport) or self._producer is not None:
             self._abortWith(self._reason)
         else:
             self.loseConnection()
 
-    def _closeExpired(self) -> None:
+    def _closeExpired(self, seconds: float) -> None:
         """
         The peer has not closed in time.
 
         As long as it takes what we sent it is alive, and gets all of it.
         """
         self._deadline = None
-        unsent = _unsent(self.transport)
-        if unsent and unsent != self._unsentBefore:
-            self._unsentBefore = unsent
-            self._expire(self.factory.closeTimeout, self._closeExpired)
-        elif unsent or self._phase is Phase.DISCONNECTED:
-            seconds = self.factory.closeTimeout
+        if self._taken() != self._takenBefore:
+            self._watch(seconds, self._closeExpired)
+        elif _unsent(self.transport) or self._phase is Phase.DISCONNECTED:
             self._abortWith(Failure(TimeoutError(f"the peer took nothing for {seconds:g} seconds")))
         else:
             self._disconnect()
@@ -781,14 +831,10 @@ def _abort(transport: Any) -> None:
         abort()
 
 
-def _unsent(transport: Any) -> tuple[int, int] | None:
-    """
-    What a transport that buffers has not sent yet, in a form that changes as it sends; L{None}
-    where there is nothing, or it cannot be known.
-    """
-    size = len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
-    size += getattr(transport, "_tempDataLen", 0)
-    return (size, getattr(transport, "offset", 0)) if size > 0 else None
+def _unsent(transport: Any) -> int:
+    """Bytes that a transport has not sent yet, as far as that can be known."""
+    size: int = len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
+    return size + getattr(transport, "_tempDataLen", 0)
 
 
 def _reason_of(error: PeerError, connector: Connector) -> Failure:

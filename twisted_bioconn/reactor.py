@@ -3,8 +3,10 @@ A reactor whose TLS is ours.
 
 Twisted's reactors have no TLS of their own: C{listenSSL}, C{connectSSL}, C{startTLS} and the
 C{ssl:} and C{tls:} endpoints all build a C{TLSMemoryBIOFactory}, and find that class as an
-attribute of one of five modules. L{install} puts L{TLSConnectorFactory} and L{TLSConnectorProtocol} there, so that
-every reactor, installed already or not, runs TLS on the connector.
+attribute of one of five modules. L{install} puts L{TLSConnectorFactory} and
+L{TLSConnectorProtocol} there, so that every reactor, installed already or not, runs TLS on the
+connector; and what an application calls on its transport after C{startTLS} reaches the TLS layer
+(L{_newtls}).
 
 Ports and connections that were made before stay what they are. So does code that took a name out of
 C{twisted.protocols.tls} before: L{install}, as any installation of a reactor, belongs first in a
@@ -21,8 +23,9 @@ from warnings import warn
 from twisted.application.reactors import IReactorInstaller, getReactorTypes
 from twisted.protocols import tls
 
-from twisted_bioconn.errors import ConfigurationError
-from twisted_bioconn.protocol import TLSConnectorFactory, TLSConnectorProtocol
+from . import _newtls
+from .errors import ConfigurationError
+from .protocol import TLSConnectorFactory, TLSConnectorProtocol
 
 _OURS: dict[str, type] = {
     "TLSMemoryBIOFactory": TLSConnectorFactory,
@@ -56,14 +59,14 @@ def install(name: str | None = None) -> None:
     """
     module, make = _find(name)
     was_ours = tls.TLSMemoryBIOFactory is TLSConnectorFactory
-    _put(_OURS)
+    _use_ours()
     installed = sys.modules.get("twisted.internet.reactor")
     if installed is None:
         try:
             make()
         except Exception as error:
             if not was_ours:
-                _put(_TWISTEDS)
+                _use_twisteds()
             if isinstance(error, ConfigurationError):
                 raise
             raise ConfigurationError(
@@ -113,6 +116,16 @@ def _install_asyncio() -> None:
     from twisted.internet import asyncioreactor
 
     asyncioreactor.install()
+
+
+def _use_ours() -> None:
+    _put(_OURS)
+    _newtls.route()
+
+
+def _use_twisteds() -> None:
+    _put(_TWISTEDS)
+    _newtls.restore()
 
 
 def _put(classes: dict[str, type]) -> None:

@@ -30,7 +30,7 @@ from service_identity.cryptography import (
 )
 
 from ._openssl import HOSTNAME_MISMATCH, Check, Verification
-from .errors import ConfigurationError
+from .errors import ConfigurationError, PeerError
 
 __all__ = ["CertificateRefused", "HostVerifier", "Pin", "explain", "full_chain"]
 
@@ -179,11 +179,16 @@ def full_chain(connection: SSL.Connection) -> tuple[x509.Certificate, ...]:
 
     OpenSSL's own list has the leaf at a client and lacks it at a server
     (SSL_get_peer_cert_chain(3)).
+
+    @raise PeerError: there is one that OpenSSL can read and cryptography cannot.
     """
-    leaf = connection.get_peer_certificate(as_cryptography=True)
-    if leaf is None:
-        return ()
-    chain = connection.get_peer_cert_chain(as_cryptography=True) or []
+    try:
+        leaf = connection.get_peer_certificate(as_cryptography=True)
+        if leaf is None:
+            return ()
+        chain = connection.get_peer_cert_chain(as_cryptography=True) or []
+    except (ValueError, x509.InvalidVersion) as error:
+        raise PeerError(f"the peer's certificate cannot be read: {error}") from error
     return (leaf, *(certificate for certificate in chain if certificate != leaf))
 
 
@@ -225,6 +230,8 @@ _WORDS = {
     2: "the certificate of its issuer is missing",
     3: "there is no revocation list for it",
     7: "its signature is wrong",
+    9: "it is not valid yet",
+    10: "it has expired",
     12: "its revocation list has expired",
     18: "it is self-signed and not trusted",
     19: "its chain ends in a root that is not trusted",
@@ -259,15 +266,18 @@ class TrustStore:
     def __init__(self, store: crypto.X509Store) -> None:
         self.store = store
 
-    def verify(self, chain: Sequence[x509.Certificate]) -> None:
+    def verify(self, chain: Sequence[x509.Certificate]) -> tuple[x509.Certificate, ...]:
         """
+        Verify the first of these, which the others may help to lead to an authority.
+
+        @return: the chain that was found good, from the leaf to the authority.
         @raise CertificateRefused: the leaf does not verify: it has expired since, or its
             authority is no longer trusted.
         """
         leaf, *others = (crypto.X509.from_cryptography(each) for each in chain)
         context = crypto.X509StoreContext(self.store, leaf, chain=others)
         try:
-            context.verify_certificate()
+            return tuple(each.to_cryptography() for each in context.get_verified_chain())
         except crypto.X509StoreContextError as error:
             code = error.errors[0]
             raise CertificateRefused(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -69,6 +71,32 @@ class Command:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def authority(self) -> str:
+        """Who signs its certificates for development, where no C{--state} is given."""
+        return os.path.join(self.state, "bioconn", "ca.pem")
+
+    def connect(
+        self,
+        port: int,
+        address: str = "127.0.0.1",
+        authority: str | None = None,
+        alpn: Sequence[str] = (),
+        pair: str | None = None,
+    ) -> ssl.SSLSocket:
+        """
+        Connect to it with TLS.
+
+        @param authority: whom to trust; its authority for development, if not given.
+        @param pair: the file with a certificate for us and its key.
+        """
+        context = ssl.create_default_context(cafile=authority or self.authority)
+        context.set_alpn_protocols(alpn)
+        if pair is not None:
+            context.load_cert_chain(pair)
+        plain = socket.create_connection((address, port))
+        return context.wrap_socket(plain, server_hostname="localhost")
 
     def port(self) -> int:
         """Wait for the next port that it says it is listening on."""

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
+import select
+import signal
 import socket
+import stat
 from textwrap import dedent
+from unittest import skipUnless
 
-from twisted.trial.unittest import SynchronousTestCase
+from h2.connection import H2Connection
+from h2.events import DataReceived
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.server.command import DAEMON, MODULE, TWIST, TWISTD, Command
+from twisted_bioconn.certificates.development import DevelopmentAuthority
 
 STARTS = (MODULE, TWISTD, TWIST)
 
@@ -47,6 +56,33 @@ class RefusedTests(CommandCase):
     def test_mistyped_endpoint_option(self) -> None:
         line = self.one_line("--listen", "tcp:0:interfaec=::1", "--echo")
         self.assertIn("--listen tcp:0:interfaec=::1: ", line)
+
+    def test_mistyped_option_of_ours(self) -> None:
+        line = self.one_line("--listen", "bioconn:0:polcy=modern", "--echo")
+        self.assertIn("--listen bioconn:0:polcy=modern: ", line)
+        self.assertIn("did you mean policy?", line)
+        line = self.one_line("--listen", "tcp:0", "--forward", "bioconn:localhost:1:trustRoot=x")
+        self.assertIn("did you mean trustRoots?", line)
+
+    def test_mistyped_option_after_a_short_form(self) -> None:
+        command = Command(self, "--listen", "0:polcy=modern", "--echo")
+        self.assertEqual(command.ended(), 1)
+        [line] = command.errors
+        self.assertIn("bioconn: --listen 0:polcy=modern: ", line)
+        self.assertIn("did you mean policy?", line)
+
+    def test_state_that_cannot_be_kept(self) -> None:
+        blocked = self.mktemp()
+        with open(blocked, "w"):
+            pass
+        for words in ((), ("--listen", "0", "--echo")):
+            command = Command(self, "--state", os.path.abspath(blocked), *words)
+            self.assertEqual(command.ended(), 1)
+            [line] = command.errors
+            self.assertIn("is a file, not a directory", line)
+
+    def test_no_key(self) -> None:
+        self.assertIn("server.pem", self.one_line("--listen", "bioconn:0", "--echo"))
 
     def test_plain_target(self) -> None:
         line = self.one_line("--listen", "tcp:0", "--forward", "192.0.2.1:80")
@@ -116,8 +152,34 @@ class RefusedTests(CommandCase):
             self.assertEqual(os.listdir(command.directory), [])
 
 
+@skipUnless(hasattr(os, "pidfd_open"), "it takes Linux to wait for a process of somebody else's")
 class DaemonTests(CommandCase):
     """C{twistd bioconn} without C{--nodaemon}."""
+
+    def test_life(self) -> None:
+        """It is started, serves, and is gone after SIGTERM, and its pid file too."""
+        free = socket.create_server(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        command = Command(self, "--listen", f"127.0.0.1:{port}", "--web", ".", start=DAEMON)
+        self.assertEqual(command.ended(), 0)
+        self.assertEqual((command.lines, command.errors), ([], []))
+        with open(os.path.join(command.directory, "its.pid")) as file:
+            pid = int(file.read())
+        watched = os.pidfd_open(pid)
+        self.addCleanup(os.close, watched)
+        try:
+            with command.connect(port) as client:
+                client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                self.assertIn(b"its.pid", client.makefile("rb").read())
+        finally:
+            os.kill(pid, signal.SIGTERM)
+        self.assertEqual(select.select([watched], [], [], 60)[0], [watched])
+        self.assertEqual(sorted(os.listdir(command.directory)), ["its.log", "state"])
+        with open(os.path.join(command.directory, "its.log")) as log:
+            self.assertIn(
+                f"curl --cacert {command.authority} https://localhost:{port}/", log.read()
+            )
 
     def test_taken_port(self) -> None:
         """
@@ -236,3 +298,133 @@ class RunningTests(CommandCase):
             client.sendall(b"GET / HTTP/1.0\r\n\r\n")
             self.assertTrue(client.recv(1))
             self.assertEqual(command.terminate(), 0)
+
+
+class TLSTests(CommandCase):
+    """With TLS."""
+
+    def test_page(self) -> None:
+        """With no option: the page, and the line that gets it."""
+        try:
+            socket.create_server(("127.0.0.1", 8443)).close()
+        except OSError:
+            raise SkipTest("something else has the port 8443 on this machine") from None
+        command = Command(self)
+        curl = f"    curl --cacert {command.authority} https://localhost:8443/"
+        command.wait_for(re.compile(f"^{re.escape(curl)}$"))
+        self.assertEqual(
+            stat.S_IMODE(os.stat(f"{command.state}/bioconn/ca-key.pem").st_mode), 0o600
+        )
+        addresses = ["127.0.0.1"]
+        with contextlib.suppress(OSError):
+            socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+            addresses.append("::1")
+        for address in addresses:
+            with command.connect(8443, address) as client:
+                client.sendall(b"GET /facts.json HTTP/1.1\r\nHost: localhost:8443\r\n")
+                client.sendall(b"Connection: close\r\n\r\n")
+                head, _, body = client.makefile("rb").read().partition(b"\r\n\r\n")
+                self.assertIn(b" 200 OK", head)
+                facts = json.loads(body)
+                self.assertEqual(facts["version"], client.version())
+                self.assertEqual(facts["server_name"], "localhost")
+        second = Command(self)
+        self.assertEqual(second.ended(), 1)
+        self.assertEqual(
+            second.errors, ["bioconn: https://localhost:8443/: Address already in use"]
+        )
+        self.assertEqual(command.terminate(), 0)
+        self.assertEqual(command.errors, [])
+
+    def test_echo(self) -> None:
+        command = Command(self, "--state", "kept", "--listen", "127.0.0.1:0", "--echo")
+        port = command.port()
+        line = command.wait_for(re.compile("clients have to trust (?P<path>.*)$"))
+        self.assertEqual(line["path"], os.path.join(command.directory, "kept", "ca.pem"))
+        with command.connect(port, authority=line["path"]) as client:
+            client.sendall(b"hello")
+            self.assertEqual(client.recv(5), b"hello")
+        self.assertFalse(os.path.exists(command.state))
+
+    def test_http2(self) -> None:
+        command = Command(self, "--listen", "127.0.0.1:0", "--web", ".")
+        with open(os.path.join(command.directory, "index.html"), "w") as file:
+            file.write("the index")
+        with command.connect(command.port(), alpn=["h2", "http/1.1"]) as client:
+            self.assertEqual(client.selected_alpn_protocol(), "h2")
+            connection = H2Connection()
+            connection.initiate_connection()
+            headers = [
+                (":method", "GET"),
+                (":scheme", "https"),
+                (":authority", "localhost"),
+                (":path", "/"),
+            ]
+            connection.send_headers(1, headers, end_stream=True)
+            body = b""
+            while b"the index" not in body:
+                client.sendall(connection.data_to_send())
+                for event in connection.receive_data(client.recv(65536)):
+                    body += event.data if isinstance(event, DataReceived) else b""
+
+    def test_tunnel(self) -> None:
+        """Plain here, TLS on the way, plain there."""
+        far = Command(self, "--listen", "127.0.0.1:0", "--echo")
+        target = f"bioconn:localhost:{far.port()}:trustRoots={far.authority}"
+        near = Command(self, "--listen", "tcp:0:interface=127.0.0.1", "--forward", target)
+        with socket.create_connection(("127.0.0.1", near.port())) as client:
+            client.sendall(b"x" * 100_000)
+            client.shutdown(socket.SHUT_WR)
+            self.assertEqual(client.makefile("rb").read(), b"x" * 100_000)
+
+    def test_tunnel_to_somebody_else(self) -> None:
+        far = Command(self, "--listen", "127.0.0.1:0", "--echo")
+        # The system's authorities do not know this one.
+        target = f"bioconn:localhost:{far.port()}"
+        near = Command(self, "--listen", "tcp:0:interface=127.0.0.1", "--forward", target)
+        with socket.create_connection(("127.0.0.1", near.port())) as client:
+            client.sendall(b"secret")
+            with contextlib.suppress(ConnectionResetError):
+                self.assertEqual(client.recv(1), b"")
+        self.assertEqual(near.terminate(), 0)
+        said = [line for line in near.lines if "cannot be forwarded" in line]
+        self.assertEqual(len(said), 1, near.lines)
+
+    def test_wsgi_is_told_of_tls(self) -> None:
+        modules = self.mktemp()
+        os.makedirs(modules)
+        with open(os.path.join(modules, "environ_app.py"), "w") as file:
+            file.write(
+                dedent(
+                    """
+                    def application(environ, start_response):
+                        wanted = [key for key in environ if key.startswith(("SSL_", "HTTPS"))]
+                        body = "\\n".join(f"{key}={environ[key]}" for key in wanted).encode()
+                        start_response("200 OK", [("Content-Length", str(len(body)))])
+                        return [body]
+                    """
+                )
+            )
+        clients = DevelopmentAuthority(self.mktemp())
+        pair = os.path.abspath(self.mktemp())
+        with open(pair, "wb") as pem:
+            pem.write(clients.issue_client("ada").to_pem())
+        command = Command(
+            self,
+            *("--listen", f"127.0.0.1:0:clientAuthorities={clients.certificate_path}"),
+            *("--wsgi", "environ_app:application"),
+            python_path=[os.path.abspath(modules)],
+        )
+        with command.connect(command.port(), pair=pair) as client:
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            said = client.makefile("rb").read().decode()
+            version = client.version()
+        for fact in (
+            "HTTPS=on",
+            f"SSL_PROTOCOL={version}",
+            "SSL_TLS_SNI=localhost",
+            "SSL_CLIENT_VERIFY=SUCCESS",
+            "SSL_CLIENT_S_DN=CN=ada",
+            "SSL_CLIENT_CERT=-----BEGIN CERTIFICATE-----",
+        ):
+            self.assertIn(fact, said)

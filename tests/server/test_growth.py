@@ -136,9 +136,7 @@ class GrowthTests(SynchronousTestCase):
         listen = "127.0.0.1:0" if tls_in else "tcp:0:interface=127.0.0.1"
         command = Command(self, "--listen", listen, "--forward", back_end)
         port = command.port()
-        as_client = ssl.create_default_context(
-            cafile=os.path.join(command.state, "bioconn", "ca.pem") if tls_in else None
-        )
+        as_client = ssl.create_default_context(cafile=command.authority if tls_in else None)
 
         def connect() -> tuple[socket.socket, socket.socket]:
             # The relay asks for the back end when the client is let in, so the two handshakes

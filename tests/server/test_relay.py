@@ -2,43 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from typing import cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from OpenSSL.SSL import Error as TLSError
-from twisted.internet import reactor as installed_reactor
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint
+from twisted.internet.defer import Deferred
 from twisted.internet.error import (
     ConnectError,
-    ConnectionAborted,
     ConnectionDone,
     ConnectionLost,
     ConnectionRefusedError,
 )
 from twisted.internet.interfaces import (
-    IAddress,
-    IConsumer,
-    IHalfCloseableProtocol,
     IProtocol,
-    IProtocolFactory,
-    IPullProducer,
-    IReactorTime,
     ISSLTransport,
 )
-from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import Clock
-from twisted.internet.tcp import Connection
 from twisted.internet.testing import StringTransport
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase, TestCase
-from zope.interface import alsoProvides, implementer
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import alsoProvides
 
 from tests.server.wire import HIGH_WATER, BackEnd, FlushingWire, Immediate, Wire
 from twisted_bioconn.server.relay import (
@@ -504,116 +491,3 @@ class AddressTests(SynchronousTestCase):
             (UNIXAddress(None), "a local client"),
         ):
             self.assertEqual(address_text(address), text)
-
-
-@implementer(IHalfCloseableProtocol, IPullProducer)
-class Transfer(Protocol):
-    """Sends one piece many times, hashes what comes, and half-closes when all is sent."""
-
-    def __init__(self, piece: bytes, times: int) -> None:
-        self._piece = piece
-        self._left = times
-        self._received = hashlib.sha256()
-        self._heard_end = False
-        self.done: Deferred[str] = Deferred()
-
-    def connectionMade(self) -> None:
-        cast(IConsumer, self.transport).registerProducer(self, False)
-
-    def resumeProducing(self) -> None:
-        transport = cast(Connection, self.transport)
-        if self._left:
-            self._left -= 1
-            transport.write(self._piece)
-        else:
-            transport.unregisterProducer()
-            if self._heard_end:
-                transport.loseConnection()
-            else:
-                transport.loseWriteConnection()
-
-    def stopProducing(self) -> None:
-        self._left = 0
-
-    def dataReceived(self, data: bytes) -> None:
-        self._received.update(data)
-
-    def readConnectionLost(self) -> None:
-        self._heard_end = True
-        transport = cast(Connection, self.transport)
-        if transport.producer is None:
-            transport.loseConnection()
-
-    def writeConnectionLost(self) -> None:
-        pass
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self._heard_end and isinstance(reason.value, ConnectionDone):
-            self.done.callback(self._received.hexdigest())
-        else:
-            self.done.errback(reason)
-
-
-class OneFactory(Factory[Transfer]):
-    """A factory for one protocol that is there already."""
-
-    noisy = False
-
-    def __init__(self, protocol: Transfer) -> None:
-        self._protocol = protocol
-
-    def buildProtocol(self, addr: IAddress | None) -> Transfer:
-        return self._protocol
-
-
-class LoopbackTests(TestCase):
-    """Over real sockets."""
-
-    async def listen(self, factory: IProtocolFactory) -> int:
-        endpoint = TCP4ServerEndpoint(installed_reactor, 0, interface="127.0.0.1")
-        port = await endpoint.listen(factory)
-        self.addCleanup(port.stopListening)
-        return cast(IPv4Address, port.getHost()).port
-
-    def connecting(self, port: int) -> TCP4ClientEndpoint:
-        return TCP4ClientEndpoint(installed_reactor, "127.0.0.1", port)
-
-    async def test_eight_mebibytes_each_way_at_once(self) -> None:
-        times = 128
-        up, down = os.urandom(65536), os.urandom(65536)
-        server = Transfer(down, times)
-        back_end = await self.listen(OneFactory(server))
-        clock = cast(IReactorTime, installed_reactor)
-        relay = await self.listen(RelayFactory(self.connecting(back_end), "back end", clock))
-        client = Transfer(up, times)
-        await self.connecting(relay).connect(OneFactory(client))
-        self.assertEqual(
-            await gatherResults([client.done, server.done]),
-            [hashlib.sha256(sent * times).hexdigest() for sent in (down, up)],
-        )
-
-    async def test_refused(self) -> None:
-        gone = TCP4ServerEndpoint(installed_reactor, 0, interface="127.0.0.1")
-        port = await gone.listen(Factory())
-        number = cast(IPv4Address, port.getHost()).port
-        await maybeDeferred(port.stopListening)
-        clock = cast(IReactorTime, installed_reactor)
-        relay = await self.listen(RelayFactory(self.connecting(number), "nothing", clock))
-        client = Transfer(b"", 0)
-        await self.connecting(relay).connect(OneFactory(client))
-        self.assertEqual(await client.done, hashlib.sha256().hexdigest())
-
-    async def test_reset_reaches_the_back_end(self) -> None:
-        server = Transfer(b"x" * 65536, 1 << 20)
-        back_end = await self.listen(OneFactory(server))
-        clock = cast(IReactorTime, installed_reactor)
-        relay = await self.listen(RelayFactory(self.connecting(back_end), "back end", clock))
-
-        class Resetting(Transfer):
-            def dataReceived(self, data: bytes) -> None:
-                cast(Connection, self.transport).abortConnection()
-
-        client = Resetting(b"", 0)
-        await self.connecting(relay).connect(OneFactory(client))
-        await self.assertFailure(client.done, ConnectionAborted)
-        await self.assertFailure(server.done, ConnectionLost)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from io import StringIO
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet import reactor as installed_reactor
 from twisted.internet.address import IPv4Address
@@ -19,8 +19,13 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import implementer
 
+from twisted_bioconn.certificates.development import DevelopmentAuthority
+from twisted_bioconn.endpoints import ServerEndpoint
 from twisted_bioconn.errors import ConfigurationError
-from twisted_bioconn.server.service import Front, Listener, StartFailed
+from twisted_bioconn.server.options import Options
+from twisted_bioconn.server.renewal import Renewal
+from twisted_bioconn.server.service import Front, Listener, StartFailed, makeService
+from twisted_bioconn.server.sites import WSGIThreads
 
 
 @implementer(IListeningPort)
@@ -218,3 +223,81 @@ class RealPortTests(TestCase):
         front.startService()
         self.assertEqual(len(front.ports), 1)
         return front.stopService()
+
+
+class MakingTests(SynchronousTestCase):
+    """What is made of a command line, with no port opened."""
+
+    def make(self, *words: str, parent: dict[str, object] | None = None) -> Front:
+        self.state = os.path.abspath(self.mktemp())
+        options = Options()
+        options.parseOptions(["--state", self.state, *words])
+        options.parent = cast(Any, parent)
+        return makeService(options)
+
+    def endpoints(self, front: Front) -> list[ServerEndpoint]:
+        return [cast(ServerEndpoint, listener.endpoint) for listener in front._listeners]
+
+    def test_every_kind_of_target(self) -> None:
+        front = self.make(
+            *("--listen", "tcp:0", "--forward", "localhost:1", "--listen", "tcp:0", "--web", "."),
+            *("--listen", "tcp:0", "--wsgi", "wsgiref.simple_server:demo_app"),
+            *("--listen", "tcp:0", "--factory", "twisted.internet.protocol:Factory"),
+            *("--listen", "tcp:0", "--echo"),
+        )
+        kinds = [type(listener.factory).__name__ for listener in front._listeners]
+        self.assertEqual(kinds, ["RelayFactory", "Site", "Site", "Factory", "EchoFactory"])
+        [service] = front.services
+        self.assertIsInstance(service, WSGIThreads)
+        self.assertFalse(os.path.exists(self.state))
+
+    def test_new_certificate_reaches_every_port(self) -> None:
+        front = self.make(
+            *("--listen", "0", "--echo", "--listen", "[::1]:0", "--echo"),
+        )
+        [renewal] = front.services
+        assert isinstance(renewal, Renewal)
+        first, second = self.endpoints(front)
+        self.assertEqual(first.options.certificate.names, second.options.certificate.names)
+        new = renewal._authority.issue()
+        renewal._use(new)
+        self.assertEqual([first.options.certificate, second.options.certificate], [new, new])
+
+    def test_certificate_is_for_the_address(self) -> None:
+        front = self.make("--listen", "192.0.2.1:0", "--echo", "--listen", "0.0.0.0:0", "--echo")
+        names = self.endpoints(front)[0].options.certificate.names
+        self.assertEqual(set(names), {"localhost", "127.0.0.1", "::1", "192.0.2.1"})
+        visits = [listener.visit for listener in front._listeners]
+        said = [line for visit in visits if visit is not None for line in visit(8443)]
+        self.assertEqual(
+            said,
+            [
+                f"The certificate of {at}:8443 is for development:"
+                f" clients have to trust {self.state}/ca.pem"
+                for at in ("192.0.2.1", "localhost")
+            ],
+        )
+
+    def test_key_that_is_given(self) -> None:
+        key = os.path.abspath(self.mktemp())
+        pair = DevelopmentAuthority(self.mktemp()).issue(["own.example"])
+        with open(key, "wb") as file:
+            file.write(pair.to_pem())
+        front = self.make("--listen", f"0:privateKey={key}", "--echo")
+        self.assertEqual(
+            tuple(self.endpoints(front)[0].options.certificate.names), ("own.example",)
+        )
+        self.assertFalse(os.path.exists(self.state))
+
+    def test_page(self) -> None:
+        front = self.make()
+        listeners = front._listeners
+        self.assertEqual({listener.name for listener in listeners}, {"https://localhost:8443/"})
+        self.assertIsNotNone(listeners[0].visit)
+        self.assertTrue(all(listener.visit is None for listener in listeners[1:]))
+
+    def test_daemon_has_no_terminal(self) -> None:
+        for parent, has in (({"nodaemon": 0}, False), ({"nodaemon": 1}, True), ({}, True)):
+            front = self.make(parent=cast("dict[str, object]", parent))
+            self.assertEqual(front._stdout is not None, has)
+            self.assertEqual(front._stderr is not None, has)

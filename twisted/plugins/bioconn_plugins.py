@@ -7,8 +7,6 @@ endpoint strings import what they stand for (OpenSSL among it) when a string has
 
 from typing import Any
 
-from zope.interface import implementer
-
 from twisted.application.reactors import Reactor
 from twisted.application.service import ServiceMaker
 from twisted.internet.interfaces import (
@@ -18,6 +16,7 @@ from twisted.internet.interfaces import (
     IStreamServerEndpointStringParser,
 )
 from twisted.plugin import IPlugin
+from zope.interface import implementer
 
 
 @implementer(IPlugin, IStreamServerEndpointStringParser)

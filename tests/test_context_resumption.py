@@ -1,0 +1,580 @@
+"""Sessions: resumed where nothing has changed, nowhere else, and judged again when they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+from attrs import evolve
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from OpenSSL import SSL
+from OpenSSL.crypto import X509StoreFlags
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.context_material import (
+    ROOTS,
+    ContextCase,
+    Meeting,
+    Speaking,
+    certified,
+    layer,
+    serving,
+    visiting,
+)
+from tests.engines import on_both_engines
+from tests.tls_material import (
+    DAY,
+    FOR_CLIENTS,
+    HOST,
+    NOW,
+    TLS12,
+    TLS13,
+    Party,
+    authority,
+    certificate,
+    chained_server,
+    client,
+    client_connection,
+    context,
+    ec_key,
+    intermediate,
+    rsa_server,
+    server,
+)
+from twisted_bioconn import context as context_module
+from twisted_bioconn.context import ClientCertificate, ClientOptions, ServerOptions, SessionStore
+from twisted_bioconn.policy import INTERMEDIATE, MODERN
+from twisted_bioconn.verify import Pin
+
+VERSIONS = ((TLS12, TLS12), (TLS13, TLS13))
+OTHER = "other.example.org"
+
+
+def two_names() -> Party:
+    """A server for two hosts."""
+    names = [x509.DNSName(HOST), x509.DNSName(OTHER)]
+    return Party(certificate("two names", authority(), key=ec_key(1), names=names), ec_key(1))
+
+
+def chained_client() -> Party:
+    """A client with an intermediate."""
+    made = certificate("far client", intermediate(), key=ec_key(2), usage=FOR_CLIENTS)
+    return Party(made, ec_key(2), (intermediate().certificate,))
+
+
+def revoke(party: Party) -> x509.CertificateRevocationList:
+    """The authority's list, with this party on it."""
+    gone = (
+        x509.RevokedCertificateBuilder()
+        .serial_number(party.certificate.serial_number)
+        .revocation_date(NOW)
+        .build()
+    )
+    return (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(authority().certificate.subject)
+        .last_update(NOW - DAY)
+        .next_update(NOW + DAY)
+        .add_revoked_certificate(gone)
+        .sign(authority().key, SHA256())
+    )
+
+
+def later(options: ServerOptions | ClientOptions, days: int) -> None:
+    """Let it be so many days later for an end that verifies."""
+    assert options._trust_store is not None
+    options._trust_store.store.set_time((NOW + timedelta(days=days)).replace(tzinfo=None))
+
+
+class SessionCase(ContextCase):
+    """A test with a first connection and a second."""
+
+    def assertResumed(self, meeting: Meeting) -> None:
+        """Both ends resumed, and say so."""
+        self.assertEqual((meeting.at_client.resumed, meeting.at_server.resumed), (True, True))
+
+    def assertFull(self, meeting: Meeting) -> None:
+        """Both ends went all the way."""
+        self.assertEqual((meeting.at_client.resumed, meeting.at_server.resumed), (False, False))
+
+
+@on_both_engines
+class ResumptionTests(SessionCase):
+    """Where sessions are resumed."""
+
+    def test_again_and_again(self) -> None:
+        """Each connection leaves a session for the next, with and without client certificates."""
+        for versions in VERSIONS:
+            for ours in (None, client(), chained_client()):
+                server_options = serving(
+                    chained_server(),
+                    versions=versions,
+                    client_authorities=() if ours is None else ROOTS,
+                )
+                client_options = visiting(certificate=None if ours is None else certified(ours))
+                self.assertFull(self.meet(server_options, client_options).end())
+                for _ in range(3):
+                    meeting = self.meet(server_options, client_options).end()
+                    self.assertResumed(meeting)
+                    self.assertEqual(
+                        meeting.at_client.peer_certificate, chained_server().certificate
+                    )
+                    self.assertEqual(
+                        meeting.at_server.peer_certificate,
+                        None if ours is None else ours.certificate,
+                    )
+
+    def test_options_made_anew(self) -> None:
+        """
+        An endpoint string makes its options each time; those that say the same share sessions.
+        """
+        sessions = SessionStore()
+        options = serving(client_authorities=ROOTS)
+        pins = [Pin.of(server().certificate), Pin.of(rsa_server().certificate)]
+        for number in range(3):
+            ours = visiting(
+                HOST.upper() + "." * (number % 2),
+                sessions=sessions,
+                certificate=certified(client()),
+                pins=pins[:: (-1) ** number],
+                trust_roots=[*ROOTS, authority("more").certificate][:: (-1) ** number],
+            )
+            meeting = self.meet(options, ours).end()
+            self.assertEqual(meeting.at_client.resumed, number > 0)
+
+    def test_one_store_for_all(self) -> None:
+        """Where no store is given there is one for the process."""
+        options = serving()
+        self.patch(context_module, "_SESSIONS", SessionStore())
+        for resumed in (False, True):
+            meeting = self.meet(options, ClientOptions(HOST, trust_roots=ROOTS)).end()
+            self.assertEqual(meeting.at_client.resumed, resumed)
+
+    def test_new_certificate(self) -> None:
+        """A session outlives the certificate that it began with: the ticket key stays."""
+        for versions in VERSIONS:
+            server_options = serving(versions=versions, client_authorities=ROOTS)
+            ours = visiting(certificate=certified(client()))
+            self.meet(server_options, ours).end()
+            server_options.use(certified(rsa_server()))
+            self.assertResumed(self.meet(server_options, ours).end())
+            server_options.use(certified(chained_server()))
+            self.assertResumed(self.meet(server_options, ours).end())
+
+    def test_cut(self) -> None:
+        """A connection that was cut after some bytes leaves its session all the same."""
+        server_options, ours = serving(), visiting()
+        meeting = self.meet(server_options, ours)
+        meeting.loop.client.forget()
+        self.assertResumed(self.meet(server_options, ours))
+
+    def test_only_once(self) -> None:
+        """A session is offered to the server once, though it be the only one."""
+        server_options, ours = serving(), visiting()
+        self.meet(server_options, ours).end()
+        first = ours.clientConnectionForTLS(layer())
+        second = ours.clientConnectionForTLS(layer())
+        self.assertResumed(self.meet(server_options, first))
+        self.assertFull(self.meet(server_options, second))
+
+    def test_server_restarted(self) -> None:
+        """A server that does not know the ticket gets a full handshake."""
+        for versions in VERSIONS:
+            ours = visiting()
+            self.meet(serving(versions=versions), ours).end()
+            self.assertFull(self.meet(serving(versions=versions), ours))
+
+    def test_server_of_another_version(self) -> None:
+        """A session of one version does not stand in the way of the other."""
+        for one, other in (VERSIONS, VERSIONS[::-1]):
+            ours = visiting()
+            self.meet(serving(versions=one), ours).end()
+            self.assertFull(self.meet(serving(versions=other), ours))
+
+    def test_no_ticket(self) -> None:
+        """A client of TLS 1.2 that takes no tickets resumes by the server's cache."""
+        made = context(True, trusted=ROOTS, versions=(TLS12, TLS12))
+        made.set_options(SSL.OP_NO_TICKET)
+        options = serving()
+        first = client_connection(made)
+        self.meet(options, first).end()
+        second = client_connection(made)
+        session = first.get_session()
+        assert session is not None
+        second.set_session(session)
+        self.assertTrue(self.meet(options, second).at_server.resumed)
+
+
+@on_both_engines
+class ApartTests(SessionCase):
+    """Where a session must not be resumed: another name, another trust."""
+
+    def test_apart(self) -> None:
+        """
+        Whatever makes a client believe more, or other things, keeps a session to itself.
+        """
+        more = [*ROOTS, authority("more").certificate]
+        pin = Pin.of(two_names().certificate)
+        different: list[tuple[str, dict[str, Any]]] = [
+            (HOST, {}),
+            (OTHER, {}),
+            (HOST, {"server_name": OTHER, "pins": [pin]}),
+            (HOST, {"trust_roots": more}),
+            (HOST, {"certificate": certified(client())}),
+            (HOST, {"certificate": certified(chained_client())}),
+            (HOST, {"pins": [pin]}),
+            (HOST, {"pins": [pin, Pin(b"\0" * 32)]}),
+            (HOST, {"unsafe_skip_verification": True}),
+            (HOST, {"policy": MODERN}),
+            (HOST, {"policy": evolve(INTERMEDIATE, groups=("X25519",))}),
+            (HOST, {"alpn": [b"h2"]}),
+            (HOST, {"alpn": [b"h2", b"h3"]}),
+            (HOST, {"alpn": [b"h2h3"]}),
+            (HOST, {"check": lambda chain: None}),
+            (HOST, {"check": lambda chain: None}),
+        ]
+        sessions = SessionStore()
+        server_options = serving(
+            two_names(),
+            client_authorities=ROOTS,
+            client_certificate=ClientCertificate.VERIFY_IF_GIVEN,
+        )
+        clients = []
+        for host, options in different:
+            if "unsafe_skip_verification" not in options:
+                options.setdefault("trust_roots", ROOTS)
+            clients.append(ClientOptions(host, sessions=sessions, **options))
+        for ours in clients:
+            self.assertFull(self.meet(server_options, ours).end())
+        self.assertEqual(len(sessions), len(clients))
+        for ours in clients:
+            self.assertResumed(self.meet(server_options, ours).end())
+
+    def test_system_is_not_the_same_list(self) -> None:
+        """Trust in the system's roots is apart from trust in a list of the same."""
+        options = {"sessions": SessionStore()}
+        keys = {
+            made._trust_key
+            for made in (
+                ClientOptions(HOST, **options),
+                ClientOptions(HOST, trust_roots=ROOTS, **options),
+                ClientOptions(HOST, unsafe_skip_verification=True, **options),
+            )
+        }
+        self.assertEqual(len(keys), 3)
+
+    def test_application_protocols(self) -> None:
+        """Nor is one resumed by an application that speaks something else."""
+        server_options, ours = serving(), visiting()
+        names = (Speaking(b"a"), Speaking(b"a", b"b"), None)
+        for application in names:
+            self.assertFull(self.meet(server_options, ours, None, application).end())
+        for application in names:
+            self.assertResumed(self.meet(server_options, ours, None, application).end())
+
+    def test_open_and_protected(self) -> None:
+        """
+        A session of an open server opens no protected one, though name, key and certificate be the
+        same (as nginx's CVE-2025-23419 did).
+        """
+        for versions in VERSIONS:
+            ours = visiting()
+            self.meet(serving(versions=versions), ours).end()
+            protected = serving(versions=versions, client_authorities=ROOTS)
+            meeting = self.meet(protected, ours)
+            self.assertIn("we want a client certificate", str(meeting.server_error))
+
+    def test_refused(self) -> None:
+        """A refused handshake leaves no session."""
+        for ours, theirs in (
+            (visiting(trust_roots=[authority("nobody").certificate]), serving()),
+            (visiting(), serving(client_authorities=ROOTS)),
+        ):
+            meeting = self.meet(theirs, ours)
+            self.assertTrue(meeting.loop.client_error or meeting.loop.server_error)
+            meeting.end()
+            self.assertEqual(len(ours._sessions), 0)
+
+
+@on_both_engines
+class JudgedAgainTests(SessionCase):
+    """
+    OpenSSL verifies nothing when it resumes.  We do, and what was good when the session began may
+    not be good any more.
+    """
+
+    def second(self, theirs: ServerOptions, ours: ClientOptions, change: Callable[[], Any]) -> Any:
+        """Connect, let something change, and connect with the session of before."""
+        self.meet(theirs, ours).end()
+        change()
+        loop = self.connectors(
+            ours.clientConnectionForTLS(layer()), theirs.serverConnectionForTLS(layer())
+        )
+        loop.pump()
+        # It was offered and taken: what refuses now is not the first verification.
+        self.assertTrue(loop.client._engine.resumed())
+        loop.client.write(b"secret")
+        loop.server.write(b"secret")
+        loop.pump()
+        return loop
+
+    def refused_by_client(
+        self, ours: ClientOptions, change: Callable[[], Any], sentence: str
+    ) -> None:
+        for versions in VERSIONS:
+            theirs = serving(chained_server(), versions=versions)
+            loop = self.second(theirs, ours, change)
+            self.assertIn(sentence, str(loop.client_error))
+            self.assertEqual(loop.received_by_client, b"")
+            self.assertEqual(loop.received_by_server, b"")
+
+    def refused_by_server(
+        self, change: Callable[[ServerOptions], Any], sentence: str, **options: Any
+    ) -> None:
+        for versions in VERSIONS:
+            for party in (client(), chained_client()):
+                theirs = serving(versions=versions, client_authorities=ROOTS, **options)
+                ours = visiting(certificate=certified(party))
+                loop = self.second(theirs, ours, lambda theirs=theirs: change(theirs))  # type: ignore[misc]
+                self.assertIn(sentence, str(loop.server_error))
+                self.assertEqual(loop.received_by_server, b"")
+                self.assertEqual(loop.received_by_client, b"")
+
+    def test_server_expired(self) -> None:
+        """The server's certificate has expired since."""
+        for versions in VERSIONS:
+            ours = visiting()
+            loop = self.second(serving(versions=versions), ours, lambda: later(ours, 31))  # noqa: B023
+            self.assertEqual(
+                loop.client_error.sentence,
+                "the certificate of CN=server does not verify any more: it has expired",
+            )
+            self.assertEqual(loop.received_by_client, b"")
+
+    def test_client_expired(self) -> None:
+        """The client's has."""
+        self.refused_by_server(
+            lambda theirs: later(theirs, 31), "does not verify any more: it has expired"
+        )
+
+    def test_server_revoked(self) -> None:
+        """The server's authority has revoked its certificate since."""
+        for versions in VERSIONS:
+            ours = visiting()
+
+            def change(ours: ClientOptions = ours) -> None:
+                ours._trust_store.store.add_crl(revoke(server()))
+                ours._trust_store.store.set_flags(X509StoreFlags.CRL_CHECK)
+
+            loop = self.second(serving(versions=versions), ours, change)
+            self.assertIn("does not verify any more: it was revoked", str(loop.client_error))
+
+    def test_client_revoked(self) -> None:
+        """The client's has."""
+
+        def change(theirs: ServerOptions) -> None:
+            assert theirs._trust_store is not None
+            theirs._trust_store.store.add_crl(revoke(client()))
+            theirs._trust_store.store.set_flags(X509StoreFlags.CRL_CHECK)
+
+        for versions in VERSIONS:
+            theirs = serving(versions=versions, client_authorities=ROOTS)
+            ours = visiting(certificate=certified(client()))
+            loop = self.second(theirs, ours, lambda theirs=theirs: change(theirs))  # type: ignore[misc]
+            self.assertIn("does not verify any more: it was revoked", str(loop.server_error))
+
+    def test_authority_removed(self) -> None:
+        """
+        Options with an authority less are other options: the session of before is not even taken,
+        and the full handshake is refused.
+        """
+        one, other = authority("one").certificate, ROOTS[0]
+        for versions in VERSIONS:
+            ours = visiting(certificate=certified(client()))
+            self.meet(serving(versions=versions, client_authorities=[one, other]), ours).end()
+            meeting = self.meet(serving(versions=versions, client_authorities=[one]), ours)
+            self.assertEqual(meeting.server_error.alert, "unknown_ca")
+            sessions = SessionStore()
+            self.meet(serving(), visiting(trust_roots=[one, other], sessions=sessions)).end()
+            meeting = self.meet(serving(), visiting(trust_roots=[one], sessions=sessions))
+            self.assertEqual(meeting.client_error.alert, "unknown_ca")
+
+    def test_pins_changed(self) -> None:
+        """Other pins are other trust: full handshake, and refused."""
+        sessions = SessionStore()
+        theirs = serving()
+        self.meet(theirs, visiting(sessions=sessions, pins=[Pin.of(server().certificate)])).end()
+        meeting = self.meet(theirs, visiting(sessions=sessions, pins=[Pin(b"\1" * 32)]))
+        self.assertIn("the key of CN=server is none of the pinned ones", str(meeting.client_error))
+
+    def test_check_of_client(self) -> None:
+        """A client's check has changed its mind; it sees the same chain as the first time."""
+        for versions in VERSIONS:
+            seen: list[Sequence[x509.Certificate]] = []
+            verdicts: list[Callable[[], None]] = []
+
+            def check(
+                chain: Sequence[x509.Certificate],
+                seen: list[Sequence[x509.Certificate]] = seen,
+                verdicts: list[Callable[[], None]] = verdicts,
+            ) -> None:
+                seen.append(chain)
+                if verdicts:
+                    raise PermissionError("not any more")
+
+            ours = visiting(check=check)
+            theirs = serving(chained_server(), versions=versions)
+            loop = self.second(theirs, ours, lambda v=verdicts: v.append(str))  # type: ignore[misc]
+            self.assertEqual(
+                loop.client_error.sentence,
+                "the certificate of CN=chained server was refused: not any more",
+            )
+            whole = (*chained_server().chain, *ROOTS)
+            self.assertEqual([tuple(chain) for chain in seen], [whole, whole])
+
+    def test_check_of_server(self) -> None:
+        """A server's has, and it sees the whole chain again, of which the leaf alone was left."""
+        for party in (client(), chained_client()):
+            for versions in VERSIONS:
+                seen: list[Sequence[x509.Certificate]] = []
+
+                def check(
+                    chain: Sequence[x509.Certificate],
+                    seen: list[Sequence[x509.Certificate]] = seen,
+                ) -> None:
+                    seen.append(chain)
+                    if len(seen) > 1:
+                        raise PermissionError("not any more")
+
+                theirs = serving(versions=versions, client_authorities=ROOTS, check=check)
+                ours = visiting(certificate=certified(party))
+                loop = self.second(theirs, ours, lambda: None)
+                self.assertIn("was refused: not any more", str(loop.server_error))
+                whole = (*party.chain, *ROOTS)
+                self.assertEqual([tuple(chain) for chain in seen], [whole, whole])
+
+    def test_first_verification_alone_is_fooled(self) -> None:
+        """What these tests rest on: without the second look the session would be good."""
+        theirs, ours = serving(), visiting()
+        self.patch(ClientOptions, "_judge_again", lambda self, chain: None)
+        loop = self.second(theirs, ours, lambda: later(ours, 31))
+        self.assertIsNone(loop.client_error)
+        self.assertEqual(loop.received_by_client, b"secret")
+
+    def test_many_clients(self) -> None:
+        """
+        A server need not remember each client to judge it again: those who signed for them are
+        few.
+        """
+        self.patch(context_module, "_KEPT_ISSUERS", 2)
+        theirs = serving(client_authorities=ROOTS)
+        clients = []
+        for number in range(20):
+            made = certificate(f"{number}", intermediate(), key=ec_key(2), usage=FOR_CLIENTS)
+            party = Party(made, ec_key(2), (intermediate().certificate,))
+            clients.append(visiting(certificate=certified(party)))
+        for resumed in (False, True):
+            for ours in clients:
+                meeting = self.meet(theirs, ours).end()
+                self.assertEqual(meeting.at_server.resumed, resumed)
+
+    def test_issuers_are_bounded(self) -> None:
+        """
+        However many sign, no more than so many are remembered.  Who was forgotten is refused as
+        long as the session is tried, never let in unlooked at.
+        """
+        self.patch(context_module, "_KEPT_ISSUERS", 4)
+        theirs = serving(client_authorities=ROOTS)
+        clients = []
+        for number in range(8):
+            key = ec_key(10 + number)
+            middle = certificate(f"middle {number}", authority(), key=key, ca=True)
+            leaf = certificate("client", Party(middle, key), key=ec_key(2), usage=FOR_CLIENTS)
+            ours = visiting(certificate=certified(Party(leaf, ec_key(2), (middle,))))
+            self.meet(theirs, ours).end()
+            clients.append(ours)
+        self.assertEqual(len(theirs._issuers._by_name), 4)
+        self.assertIn("is not among", str(self.meet(theirs, clients[0]).server_error))
+        self.assertFull(self.meet(theirs, clients[0]).end())
+        self.assertResumed(self.meet(theirs, clients[0]))
+
+    def test_new_intermediate(self) -> None:
+        """An intermediate that was made anew under its name does not hide the old one."""
+        theirs = serving(client_authorities=ROOTS)
+        clients = []
+        for number in range(3):
+            key = ec_key(10 + number)
+            middle = certificate("the middle", authority(), key=key, ca=True)
+            leaf = certificate("client", Party(middle, key), key=ec_key(2), usage=FOR_CLIENTS)
+            clients.append(visiting(certificate=certified(Party(leaf, ec_key(2), (middle,)))))
+        for resumed in (False, True):
+            for ours in clients:
+                meeting = self.meet(theirs, ours).end()
+                self.assertEqual(meeting.at_server.resumed, resumed)
+
+
+@on_both_engines
+class OtherHostTests(SessionCase):
+    """C{for_host}: one context for many hosts."""
+
+    def test_verified(self) -> None:
+        """Each is verified for itself, asks for its own name, and keeps its own sessions."""
+        ours = visiting(certificate=certified(client()), check=lambda chain: None)
+        other = ours.for_host(OTHER.upper())
+        self.assertIs(other._context, ours._context)
+        self.assertEqual((ours.host, other.host), (HOST, OTHER))
+        theirs = serving(two_names(), client_authorities=ROOTS)
+        for options in (ours, other):
+            meeting = self.meet(theirs, options).end()
+            self.assertFull(meeting)
+            self.assertEqual(meeting.hello().server_name, options.host.encode())
+        for options in (ours, other, ours.for_host(OTHER)):
+            self.assertResumed(self.meet(theirs, options).end())
+        meeting = self.meet(serving(client_authorities=ROOTS), other.for_host(OTHER))
+        self.assertIn(f"is not for {OTHER}", str(meeting.client_error))
+
+    def test_no_host(self) -> None:
+        """What is no host is refused."""
+        self.refused("'a b' is no host name", visiting().for_host, "a b")
+
+
+class SessionStoreTests(SynchronousTestCase):
+    """The store by itself."""
+
+    def setUp(self) -> None:
+        self.sessions = [object() for _ in range(5)]
+
+    def test_once(self) -> None:
+        """What is taken is gone."""
+        store: Any = SessionStore()
+        store.put(b"a", self.sessions[0])
+        self.assertEqual(len(store), 1)
+        self.assertIs(store.take(b"a"), self.sessions[0])
+        self.assertIsNone(store.take(b"a"))
+        self.assertEqual(len(store), 0)
+
+    def test_newest(self) -> None:
+        """Of several the newest is kept."""
+        store: Any = SessionStore()
+        for session in self.sessions:
+            store.put(b"a", session)
+        self.assertEqual(len(store), 1)
+        self.assertIs(store.take(b"a"), self.sessions[-1])
+
+    def test_bound(self) -> None:
+        """The one put in longest ago goes first; to put in again counts."""
+        store: Any = SessionStore(3)
+        for key, session in zip((b"a", b"b", b"c", b"a", b"d"), self.sessions, strict=True):
+            store.put(key, session)
+        self.assertEqual(len(store), 3)
+        self.assertIsNone(store.take(b"b"))
+        for key, session in ((b"c", 2), (b"a", 3), (b"d", 4)):
+            self.assertIs(store.take(key), self.sessions[session])
+
+    def test_none(self) -> None:
+        """A size of 0 keeps none."""
+        store: Any = SessionStore(0)
+        store.put(b"a", self.sessions[0])
+        self.assertEqual(len(store), 0)

@@ -1,0 +1,279 @@
+"""Tests for L{twisted_bioconn.reactor}."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from unittest import mock
+
+import trustme
+from twisted.internet import default, reactor
+from twisted.internet.threads import deferToThread
+from twisted.protocols import tls
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from twisted_bioconn.errors import ConfigurationError
+from twisted_bioconn.protocol import TLSConnectorFactory, TLSConnectorProtocol
+from twisted_bioconn.reactor import _MODULES, _TWISTEDS, _use_ours, _use_twisteds, install
+
+CHECKOUT = Path(__file__).parent.parent
+OURS = "twisted_bioconn.protocol.TLSConnectorProtocol"
+TWISTEDS = "twisted.protocols.tls.BufferingTLSTransport"
+
+
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run this Python, with the checkout in its path, from another directory."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+class WaysTests(TestCase):
+    """Every way that Twisted has into TLS ends at our classes, over real connections."""
+
+    def setUp(self) -> None:
+        self.files = Path(self.mktemp()).absolute()
+        for part in ("server", "authorities"):
+            (self.files / part).mkdir(parents=True)
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(self.files / "authorities" / "ca.pem")
+        authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(
+            self.files / "server" / "server.pem"
+        )
+
+    async def go(self, when: str, name: str, class_met: str, reactor_met: str) -> str:
+        """
+        Run L{tests.ways}, and compare what it met.
+
+        @return: what it said on standard error.
+        """
+        program = ("-m", "tests.ways", when, name, str(self.files))
+        done = await deferToThread(run_python, *program)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        found = json.loads(done.stdout)
+        self.assertEqual(
+            found["ways"],
+            {
+                way: [class_met, class_met]
+                for way in ("listenSSL, connectSSL", "startTLS", "ssl: endpoints", "tls: endpoints")
+            },
+        )
+        self.assertEqual(found["reactor"].rpartition(".")[2], reactor_met)
+        return done.stderr
+
+    async def test_first(self) -> None:
+        """Installed first, this is the platform's best reactor, with our TLS."""
+        self.assertEqual(await self.go("first", "", OURS, best_reactor()), "")
+
+    async def test_first_asyncio(self) -> None:
+        """Named C{asyncio}, it is the asyncio reactor, with our TLS."""
+        for name in ("asyncio", "bioconn-asyncio"):
+            self.assertEqual(await self.go("first", name, OURS, "AsyncioSelectorReactor"), "")
+
+    async def test_first_by_name(self) -> None:
+        """Any other reactor goes by its short name."""
+        self.assertEqual(await self.go("first", "select", OURS, "SelectReactor"), "")
+
+    async def test_last(self) -> None:
+        """A reactor that is installed already stays, and its TLS is ours."""
+        self.assertEqual(await self.go("last", "", OURS, best_reactor()), "")
+
+    async def test_last_another(self) -> None:
+        """A warning says so if that is not the reactor that was asked for."""
+        said = await self.go("last", "asyncio", OURS, best_reactor())
+        self.assertIn(
+            "RuntimeWarning: the reactor 'asyncio' is not installed, because another is already:"
+            f" {best_reactor()}",
+            said,
+        )
+
+    async def test_never(self) -> None:
+        """Without it the classes met are Twisted's."""
+        self.assertEqual(await self.go("never", "", TWISTEDS, best_reactor()), "")
+
+
+def best_reactor() -> str:
+    """The name of the class of the platform's best reactor."""
+    module = sys.modules[default.install.__module__]
+    [name] = [
+        name
+        for name, value in vars(module).items()
+        if name.endswith("Reactor") and getattr(value, "__module__", None) == module.__name__
+    ]
+    return name
+
+
+class InstallTests(SynchronousTestCase):
+    """L{install} in a process that has a reactor."""
+
+    def setUp(self) -> None:
+        if tls.TLSMemoryBIOFactory is TLSConnectorFactory:
+            self.addCleanup(_use_ours)
+        else:
+            self.addCleanup(_use_twisteds)
+        _use_twisteds()
+
+    def test_all_names(self) -> None:
+        """Each module of Twisted's has our classes under the names of Twisted's."""
+        install()
+        for module in map(sys.modules.get, _MODULES):
+            for name, ours in (
+                ("TLSMemoryBIOFactory", TLSConnectorFactory),
+                ("TLSMemoryBIOProtocol", TLSConnectorProtocol),
+                ("BufferingTLSTransport", TLSConnectorProtocol),
+            ):
+                if hasattr(module, name):
+                    self.assertIs(getattr(module, name), ours, f"{name} of {module}")
+
+    def test_nothing_missed(self) -> None:
+        """
+        No other module of Twisted's uses the names of Twisted's classes.
+        """
+        root = Path(tls.__file__).parent.parent
+        users = {
+            ".".join(("twisted", *file.relative_to(root).with_suffix("").parts))
+            for file in root.rglob("*.py")
+            if "test" not in file.parts and "import TLSMemoryBIO" in file.read_text("utf-8")
+        }
+        # These name the classes in annotations alone.
+        users -= {
+            "twisted.internet.interfaces",
+            "twisted.internet._sslverify",
+            "twisted.protocols._tls_legacy",
+        }
+        # This one defines the classes, and names the import in its documentation.
+        users.add("twisted.protocols.tls")
+        self.assertEqual(users, set(_MODULES))
+
+    def test_completion_ports(self) -> None:
+        """The module that is there on Windows alone is seen to where it is imported."""
+        module = ModuleType("twisted.internet.iocpreactor.reactor")
+        module.TLSMemoryBIOFactory = tls.TLSMemoryBIOFactory  # type: ignore[attr-defined]
+        with mock.patch.dict(sys.modules, {module.__name__: module}):
+            install()
+        self.assertIs(module.TLSMemoryBIOFactory, TLSConnectorFactory)
+
+    def test_transport_after_start_tls(self) -> None:
+        """What Twisted leaves out after C{startTLS} is sent on to the TLS layer."""
+        from twisted.internet import _newtls
+
+        self.assertFalse(hasattr(_newtls.ConnectionMixin, "loseWriteConnection"))
+        install()
+        self.assertTrue(hasattr(_newtls.ConnectionMixin, "loseWriteConnection"))
+
+    def test_twice(self) -> None:
+        """A second call changes nothing."""
+        install()
+        before = dict(vars(tls))
+        install("bioconn")
+        self.assertEqual(vars(tls), before)
+
+    def test_reactor_stays(self) -> None:
+        """The reactor that is installed stays the same object, of the same class."""
+        before = reactor, type(reactor)
+        install()
+        from twisted.internet import reactor as after
+
+        self.assertEqual((after, type(after)), before)
+
+    def test_other_names_untouched(self) -> None:
+        """A module takes no name that it did not have."""
+        from twisted.internet import _newtls
+
+        install()
+        self.assertFalse(hasattr(_newtls, "BufferingTLSTransport"))
+
+    def test_still_a_twisted_factory(self) -> None:
+        """Programs that test for Twisted's class find it."""
+        self.assertTrue(issubclass(TLSConnectorFactory, _TWISTEDS["TLSMemoryBIOFactory"]))
+
+    def test_unknown(self) -> None:
+        """A name that no reactor has is an error that lists those that there are."""
+        error = self.assertRaises(ConfigurationError, install, "epol")
+        self.assertRegex(
+            str(error),
+            r"^no reactor is named 'epol' \(there are .*asyncio, bioconn, bioconn-asyncio, .*\);"
+            r" did you mean 'epoll'\?$",
+        )
+        self.assertIs(tls.TLSMemoryBIOFactory, _TWISTEDS["TLSMemoryBIOFactory"])
+
+    def test_unlike_any(self) -> None:
+        """Nothing is proposed for a name that is like no other."""
+        error = self.assertRaises(ConfigurationError, install, "zzz")
+        self.assertTrue(str(error).endswith(")"), str(error))
+
+    def test_does_not_work(self) -> None:
+        """
+        A reactor that cannot be installed is an error which gives the reason, and leaves Twisted's
+        TLS as it was, unless that was ours before.
+        """
+
+        def fail() -> None:
+            raise ImportError("no such library")
+
+        broken = SimpleNamespace(shortName="broken", install=fail)
+        self.patch(sys.modules[install.__module__], "getReactorTypes", lambda: [broken])
+        with mock.patch.dict(sys.modules):
+            del sys.modules["twisted.internet.reactor"]
+            error = self.assertRaises(ConfigurationError, install, "broken")
+        self.assertEqual(
+            str(error), "the reactor 'broken' does not work on this machine: no such library"
+        )
+        self.assertIs(tls.TLSMemoryBIOFactory, _TWISTEDS["TLSMemoryBIOFactory"])
+
+        install()
+        with mock.patch.dict(sys.modules):
+            del sys.modules["twisted.internet.reactor"]
+            self.assertRaises(ConfigurationError, install, "broken")
+        self.assertIs(tls.TLSMemoryBIOFactory, TLSConnectorFactory)
+
+
+class PluginTests(TestCase):
+    """The reactors that Twisted's own commands are given by name."""
+
+    async def test_trial(self) -> None:
+        """C{--reactor} installs the one asked for, with our TLS."""
+        for name, expected in (
+            ("bioconn", best_reactor()),
+            ("bioconn-asyncio", "AsyncioSelectorReactor"),
+        ):
+            done = await deferToThread(
+                run_python,
+                "-c",
+                "from twisted.application.reactors import installReactor\n"
+                f"reactor = installReactor({name!r})\n"
+                "from twisted.protocols.tls import TLSMemoryBIOFactory as factory\n"
+                "print(type(reactor).__name__, factory.__name__)",
+            )
+            self.assertEqual(done.stdout, f"{expected} TLSConnectorFactory\n", done.stderr)
+
+    async def test_no_traceback(self) -> None:
+        """A command that is given no reactor's name says so in a line."""
+        done = await deferToThread(
+            run_python,
+            "-c",
+            "from twisted_bioconn.reactor import install\n"
+            "from twisted.python.usage import UsageError\n"
+            "from twisted.application.app import ReactorSelectionMixin\n"
+            "import twisted_bioconn.reactor as ours\n"
+            "def fail(): raise ImportError('no epoll here')\n"
+            "ours._install_default = fail\n"
+            "try: ReactorSelectionMixin().opt_reactor('bioconn')\n"
+            "except UsageError as error: print(str(error).splitlines()[0])",
+        )
+        self.assertEqual(
+            done.stdout,
+            "The specified reactor cannot be used, failed with error: the reactor 'bioconn' does"
+            " not work on this machine: no epoll here.\n",
+            done.stderr,
+        )
