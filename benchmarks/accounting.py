@@ -109,6 +109,25 @@ def memory(root: int) -> int:
     return total
 
 
+def parse_core(text: str, core: int) -> int:
+    """
+    Read C{/proc/stat}.
+
+    @return: clock ticks that a core was not idle, or was another machine's.
+    """
+    for line in text.splitlines():
+        name, *fields = line.split()
+        if name == f"cpu{core}":
+            user, nice, system, _, _, irq, softirq, steal = map(int, fields[:8])
+            return user + nice + system + irq + softirq + steal
+    raise ValueError(f"there is no core {core}")
+
+
+def core_seconds(core: int) -> float:
+    """Time that a core was not idle, or was another machine's, since the system began."""
+    return parse_core((_PROC / "stat").read_text("ascii"), core) / TICKS
+
+
 def sockets(root: int) -> dict[int, int]:
     """
     The number of sockets that each process of a tree has open.

@@ -1,10 +1,10 @@
 """
-TLS in memory, with no socket: C{python -m benchmarks.engines}, a task in JSON on stdin, the CPU it took
-in JSON on stdout.
+TLS in memory, with no socket: C{python -m benchmarks.engines}, a task in JSON on stdin, the CPU
+that it took in JSON on stdout.
 
 Client and server are of one kind and both are counted: of each byte, one encrypts it and the other
-decrypts it.  All kinds have the same certificate and the same cipher suite.  Each gets ciphertext in
-the pieces in which its own transport would deliver it: 64 KiB in Twisted, 256 KiB in asyncio and
+decrypts it.  All kinds have the same certificate and the same cipher suite.  Each gets ciphertext
+in the pieces in which its own transport would deliver it: 64 KiB in Twisted, 256 KiB in asyncio and
 in our protocol.  What the wire does, here a join and a cut, is not counted.
 """
 
@@ -15,6 +15,7 @@ import ssl
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from attrs import evolve
@@ -27,7 +28,7 @@ from twisted_bioconn.policy import MODERN
 
 from .traffic import MEBIBYTE, SMALL
 
-WRITE = 256 * 1024
+WRITES = {"bulk-64": 64 * 1024, "bulk-256": 256 * 1024}
 """Bytes that the application writes at once, in bulk."""
 SUITE = "TLS_AES_256_GCM_SHA384"
 """OpenSSL's first choice, which Python's ssl lets nobody change."""
@@ -104,10 +105,8 @@ class ObjectEnd:
 
     def handshake(self, ciphertext: bytes) -> bytes:
         self._incoming.write(ciphertext)
-        try:
+        with suppress(ssl.SSLWantReadError):
             self._object.do_handshake()
-        except ssl.SSLWantReadError:
-            pass
         return self._outgoing.read()
 
     def write(self, plaintext: bytes) -> list[bytes]:
@@ -149,10 +148,8 @@ class TwistedEnd:
     def handshake(self, ciphertext: bytes) -> bytes:
         if ciphertext:
             self._connection.bio_write(ciphertext)
-        try:
+        with suppress(SSL.WantReadError):
             self._connection.do_handshake()
-        except SSL.WantReadError:
-            pass
         sent: list[bytes] = []
         while self._flush(sent):
             pass
@@ -264,25 +261,26 @@ def move(sender: End, receiver: End, plaintext: bytes) -> float:
     spent = time.process_time() - begin
     pieces = cut(written, receiver.piece)
     begin = time.process_time()
-    received = sum([receiver.read(piece) for piece in pieces])
+    received = sum(map(receiver.read, pieces))
     spent += time.process_time() - begin
     if received != len(plaintext):
         raise RuntimeError(f"{received} of {len(plaintext)} bytes arrived")
     return spent
 
 
-def bulk(pair: Pair, seconds: float) -> float:
+def bulk(pair: Pair, seconds: float, size: int) -> float:
     """
+    @param size: bytes to write at once.
     @return: seconds of CPU for 1 MiB.
     """
     client, server = pair
-    plaintext = bytes(WRITE)
+    plaintext = bytes(size)
     for _ in range(_WARM_UP):
         move(client, server, plaintext)
     spent, moved = 0.0, 0
     while spent < seconds:
         spent += move(client, server, plaintext)
-        moved += WRITE
+        moved += size
     return spent / (moved / MEBIBYTE)
 
 
@@ -315,7 +313,9 @@ def main() -> None:
     files = (task["certificate"], task["key"], task["authority"])
     pair = ENGINES[task["engine"]](*files)
     shake_hands(pair)
-    found = {"bulk": bulk(pair, task["seconds"]), "messages": messages(pair, task["seconds"])}
+    found = {"messages": messages(pair, task["seconds"])}
+    for name, size in WRITES.items():
+        found[name] = bulk(pair, task["seconds"], size)
     json.dump(found, sys.stdout)
 
 

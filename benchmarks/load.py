@@ -1,6 +1,6 @@
 """
-The load generator, a process of its own: C{python -m benchmarks.load}, a task in JSON on stdin, what
-it found in JSON on stdout.
+The load generator, a process of its own: C{python -m benchmarks.load}, a task in JSON on stdin,
+what it found in JSON on stdout.
 
 It is told the process id of the server and reads the server's accounts itself, right before and
 right after the time that counts.
@@ -219,9 +219,9 @@ def closed_loop(task: dict[str, Any]) -> dict[str, Any]:
     for loop in loops:
         Thread(target=run, args=(loop,), daemon=True).start()
     stop.wait(task["warm_up"])
-    before = _reading(task["pid"], loops)
+    before = _reading(task, loops)
     stop.wait(task["seconds"])
-    after = _reading(task["pid"], loops)
+    after = _reading(task, loops)
     stop.set()
     if failures:
         raise failures[0]
@@ -234,13 +234,15 @@ def closed_loop(task: dict[str, Any]) -> dict[str, Any]:
         "cpu": spent["cpu"],
         "load_cpu": spent["load_cpu"],
         "resumed": spent["resumed"],
+        "foreign": max(0.0, spent["core"] - spent["cpu"]),
         "negotiated": choice,
     }
 
 
-def _reading(pid: int, loops: list[Loop]) -> dict[str, float]:
+def _reading(task: dict[str, Any], loops: list[Loop]) -> dict[str, float]:
     return {
-        "cpu": accounting.cpu_seconds(pid),
+        "cpu": accounting.cpu_seconds(task["pid"]),
+        "core": accounting.core_seconds(task["core"]),
         "wall": time.perf_counter(),
         "load_cpu": time.process_time(),
         "units": sum(loop.units for loop in loops),

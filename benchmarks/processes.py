@@ -25,6 +25,17 @@ ROOT = Path(__file__).resolve().parent.parent
 _SYSTEM_PATHS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 """Where servers are kept, and a plain user's PATH does not look."""
 
+KEEP_MEMORY = {
+    "GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=8388608:glibc.malloc.trim_threshold=67108864"
+}
+"""
+Variables that make glibc's malloc keep memory that was freed.
+
+By default a program that allocates buffers of 256 KiB gives them back to the kernel, and faults
+them in again page by page, each time or never, as the layout of its heap happens to be
+(mallopt(3), M_TRIM_THRESHOLD).  That can cost more than all the encryption.
+"""
+
 _LAST_WORDS = 400
 """Characters of a program's output that go into the reason of a failure."""
 

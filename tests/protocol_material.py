@@ -287,7 +287,7 @@ class Link:
     def settle(self) -> None:
         self.clock.settle()
 
-    def wait(self, seconds: float, step: float = 1.0) -> None:
+    def wait(self, seconds: float, step: float = 0.25) -> None:
         """Let this much time pass, in steps, with all that happens meanwhile."""
         self.settle()
         for _ in range(round(seconds / step)):

@@ -57,6 +57,9 @@ print("up", flush=True)
 sys.stdin.read()
 """
 
+# Kills a command and all that it started when the process that runs the tests is gone.
+_GUARD = '(read _ < "$LIFELINE"; kill -KILL 0) >/dev/null 2>&1 &'
+
 _WAIT_FOR_PORT = """
 import socket, sys, time
 while True:
@@ -86,16 +89,20 @@ class Running:
 
     def __init__(self, command: list[str], directory: Path, environ: dict[str, str]) -> None:
         self.said = ""
+        held, lifeline = os.pipe()
+        self._lifeline: int | None = lifeline
         self._process = subprocess.Popen(
             command,
             cwd=directory,
-            env=environ,
+            env={**environ, "LIFELINE": f"/dev/fd/{held}"},
+            pass_fds=(held,),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             # It may start others, and is killed with all of them.
             start_new_session=True,
         )
+        os.close(held)
         self._pieces: SimpleQueue[bytes] = SimpleQueue()
         assert self._process.stdout is not None
         self._reader = Thread(target=self._read, args=(self._process.stdout,), daemon=True)
@@ -143,9 +150,13 @@ class Running:
 
     def kill(self) -> None:
         """End it and all that it started."""
+        if self._lifeline is None:
+            return
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
+        os.close(self._lifeline)
+        self._lifeline = None
         self._reader.join(DEADLINE)
         for stream in (self._process.stdin, self._process.stdout):
             assert stream is not None
@@ -228,7 +239,7 @@ class Shell:
     def start(self, command: str) -> Running:
         """Start a command that goes on until it is ended, at the latest with the test."""
         running = Running(
-            [*self._enter, self._sh, "-c", f"{self.before}\n{command}"],
+            [*self._enter, self._sh, "-c", f"{_GUARD}\n{self.before}\n{command}"],
             self.directory,
             self.environ,
         )

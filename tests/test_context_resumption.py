@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 from attrs import evolve
 from cryptography import x509
@@ -40,6 +44,7 @@ from tests.tls_material import (
     context,
     ec_key,
     intermediate,
+    pem,
     rsa_server,
     server,
 )
@@ -64,15 +69,15 @@ def chained_client() -> Party:
     return Party(made, ec_key(2), (intermediate().certificate,))
 
 
-def revoke(party: Party) -> x509.CertificateRevocationList:
-    """The authority's list, with this party on it."""
+def revoke(options: ServerOptions | ClientOptions, party: Party) -> None:
+    """Let the authority have revoked this party's certificate, for an end that verifies."""
     gone = (
         x509.RevokedCertificateBuilder()
         .serial_number(party.certificate.serial_number)
         .revocation_date(NOW)
         .build()
     )
-    return (
+    revoked = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(authority().certificate.subject)
         .last_update(NOW - DAY)
@@ -80,12 +85,43 @@ def revoke(party: Party) -> x509.CertificateRevocationList:
         .add_revoked_certificate(gone)
         .sign(authority().key, SHA256())
     )
+    assert options._trust_store is not None
+    options._trust_store.store.add_crl(revoked)
+    options._trust_store.store.set_flags(X509StoreFlags.CRL_CHECK)
+
+
+_numbers = itertools.count()
+
+
+def visiting_alone(**options: Any) -> ClientOptions:
+    """
+    Options of a client that share their context, and so their trust store, with no others: these
+    are to be changed.
+    """
+    unique = certificate(f"nobody {next(_numbers)}", None, ca=True)
+    return visiting(trust_roots=[*ROOTS, unique], **options)
 
 
 def later(options: ServerOptions | ClientOptions, days: int) -> None:
     """Let it be so many days later for an end that verifies."""
     assert options._trust_store is not None
     options._trust_store.store.set_time((NOW + timedelta(days=days)).replace(tzinfo=None))
+
+
+class Fickle:
+    """A check that lets everybody in until it changes its mind."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[x509.Certificate, ...]] = []
+        self._turned = False
+
+    def turn(self) -> None:
+        self._turned = True
+
+    def __call__(self, chain: Sequence[x509.Certificate]) -> None:
+        self.seen.append(tuple(chain))
+        if self._turned:
+            raise PermissionError("not any more")
 
 
 class SessionCase(ContextCase):
@@ -253,17 +289,23 @@ class ApartTests(SessionCase):
             self.assertResumed(self.meet(server_options, ours).end())
 
     def test_system_is_not_the_same_list(self) -> None:
-        """Trust in the system's roots is apart from trust in a list of the same."""
-        options = {"sessions": SessionStore()}
-        keys = {
-            made._trust_key
-            for made in (
-                ClientOptions(HOST, **options),
-                ClientOptions(HOST, trust_roots=ROOTS, **options),
-                ClientOptions(HOST, unsafe_skip_verification=True, **options),
-            )
-        }
-        self.assertEqual(len(keys), 3)
+        """Trust in the system's roots is apart from trust in a list, and from no trust at all."""
+        file = self.mktemp()
+        with open(file, "wb") as out:
+            out.write(pem(ROOTS[0]))
+        sessions = SessionStore()
+        theirs = serving()
+        with patch.dict(os.environ, SSL_CERT_FILE=file):
+            clients = [
+                ClientOptions(HOST, sessions=sessions),
+                ClientOptions(HOST, sessions=sessions, trust_roots=ROOTS),
+                ClientOptions(HOST, sessions=sessions, unsafe_skip_verification=True),
+            ]
+        for ours in clients:
+            self.assertFull(self.meet(theirs, ours).end())
+        # The system's roots as they are now, which do not have this one.
+        ours = ClientOptions(HOST, sessions=sessions)
+        self.assertEqual(self.meet(theirs, ours).client_error.alert, "unknown_ca")
 
     def test_application_protocols(self) -> None:
         """Nor is one resumed by an application that speaks something else."""
@@ -315,38 +357,17 @@ class JudgedAgainTests(SessionCase):
         loop.pump()
         # It was offered and taken: what refuses now is not the first verification.
         self.assertTrue(loop.client._engine.resumed())
-        loop.client.write(b"secret")
-        loop.server.write(b"secret")
+        for end in (loop.client, loop.server):
+            if end.error is None:
+                end.write(b"secret")
         loop.pump()
         return loop
-
-    def refused_by_client(
-        self, ours: ClientOptions, change: Callable[[], Any], sentence: str
-    ) -> None:
-        for versions in VERSIONS:
-            theirs = serving(chained_server(), versions=versions)
-            loop = self.second(theirs, ours, change)
-            self.assertIn(sentence, str(loop.client_error))
-            self.assertEqual(loop.received_by_client, b"")
-            self.assertEqual(loop.received_by_server, b"")
-
-    def refused_by_server(
-        self, change: Callable[[ServerOptions], Any], sentence: str, **options: Any
-    ) -> None:
-        for versions in VERSIONS:
-            for party in (client(), chained_client()):
-                theirs = serving(versions=versions, client_authorities=ROOTS, **options)
-                ours = visiting(certificate=certified(party))
-                loop = self.second(theirs, ours, lambda theirs=theirs: change(theirs))  # type: ignore[misc]
-                self.assertIn(sentence, str(loop.server_error))
-                self.assertEqual(loop.received_by_server, b"")
-                self.assertEqual(loop.received_by_client, b"")
 
     def test_server_expired(self) -> None:
         """The server's certificate has expired since."""
         for versions in VERSIONS:
-            ours = visiting()
-            loop = self.second(serving(versions=versions), ours, lambda: later(ours, 31))  # noqa: B023
+            ours = visiting_alone()
+            loop = self.second(serving(versions=versions), ours, partial(later, ours, 31))
             self.assertEqual(
                 loop.client_error.sentence,
                 "the certificate of CN=server does not verify any more: it has expired",
@@ -355,35 +376,31 @@ class JudgedAgainTests(SessionCase):
 
     def test_client_expired(self) -> None:
         """The client's has."""
-        self.refused_by_server(
-            lambda theirs: later(theirs, 31), "does not verify any more: it has expired"
-        )
+        for versions in VERSIONS:
+            for party in (client(), chained_client()):
+                theirs = serving(versions=versions, client_authorities=ROOTS)
+                ours = visiting(certificate=certified(party))
+                loop = self.second(theirs, ours, partial(later, theirs, 31))
+                self.assertIn("does not verify any more: it has expired", str(loop.server_error))
+                self.assertEqual(loop.received_by_server, b"")
+                self.assertEqual(loop.received_by_client, b"")
 
     def test_server_revoked(self) -> None:
         """The server's authority has revoked its certificate since."""
         for versions in VERSIONS:
-            ours = visiting()
-
-            def change(ours: ClientOptions = ours) -> None:
-                ours._trust_store.store.add_crl(revoke(server()))
-                ours._trust_store.store.set_flags(X509StoreFlags.CRL_CHECK)
-
-            loop = self.second(serving(versions=versions), ours, change)
+            ours = visiting_alone()
+            loop = self.second(serving(versions=versions), ours, partial(revoke, ours, server()))
             self.assertIn("does not verify any more: it was revoked", str(loop.client_error))
+            self.assertEqual(loop.received_by_client, b"")
 
     def test_client_revoked(self) -> None:
         """The client's has."""
-
-        def change(theirs: ServerOptions) -> None:
-            assert theirs._trust_store is not None
-            theirs._trust_store.store.add_crl(revoke(client()))
-            theirs._trust_store.store.set_flags(X509StoreFlags.CRL_CHECK)
-
         for versions in VERSIONS:
             theirs = serving(versions=versions, client_authorities=ROOTS)
             ours = visiting(certificate=certified(client()))
-            loop = self.second(theirs, ours, lambda theirs=theirs: change(theirs))  # type: ignore[misc]
+            loop = self.second(theirs, ours, partial(revoke, theirs, client()))
             self.assertIn("does not verify any more: it was revoked", str(loop.server_error))
+            self.assertEqual(loop.received_by_server, b"")
 
     def test_authority_removed(self) -> None:
         """
@@ -412,54 +429,35 @@ class JudgedAgainTests(SessionCase):
     def test_check_of_client(self) -> None:
         """A client's check has changed its mind; it sees the same chain as the first time."""
         for versions in VERSIONS:
-            seen: list[Sequence[x509.Certificate]] = []
-            verdicts: list[Callable[[], None]] = []
-
-            def check(
-                chain: Sequence[x509.Certificate],
-                seen: list[Sequence[x509.Certificate]] = seen,
-                verdicts: list[Callable[[], None]] = verdicts,
-            ) -> None:
-                seen.append(chain)
-                if verdicts:
-                    raise PermissionError("not any more")
-
-            ours = visiting(check=check)
-            theirs = serving(chained_server(), versions=versions)
-            loop = self.second(theirs, ours, lambda v=verdicts: v.append(str))  # type: ignore[misc]
+            check = Fickle()
+            loop = self.second(
+                serving(chained_server(), versions=versions), visiting(check=check), check.turn
+            )
             self.assertEqual(
                 loop.client_error.sentence,
                 "the certificate of CN=chained server was refused: not any more",
             )
             whole = (*chained_server().chain, *ROOTS)
-            self.assertEqual([tuple(chain) for chain in seen], [whole, whole])
+            self.assertEqual(check.seen, [whole, whole])
+            self.assertEqual(loop.received_by_client, b"")
 
     def test_check_of_server(self) -> None:
         """A server's has, and it sees the whole chain again, of which the leaf alone was left."""
         for party in (client(), chained_client()):
             for versions in VERSIONS:
-                seen: list[Sequence[x509.Certificate]] = []
-
-                def check(
-                    chain: Sequence[x509.Certificate],
-                    seen: list[Sequence[x509.Certificate]] = seen,
-                ) -> None:
-                    seen.append(chain)
-                    if len(seen) > 1:
-                        raise PermissionError("not any more")
-
+                check = Fickle()
                 theirs = serving(versions=versions, client_authorities=ROOTS, check=check)
-                ours = visiting(certificate=certified(party))
-                loop = self.second(theirs, ours, lambda: None)
+                loop = self.second(theirs, visiting(certificate=certified(party)), check.turn)
                 self.assertIn("was refused: not any more", str(loop.server_error))
                 whole = (*party.chain, *ROOTS)
-                self.assertEqual([tuple(chain) for chain in seen], [whole, whole])
+                self.assertEqual(check.seen, [whole, whole])
+                self.assertEqual(loop.received_by_server, b"")
 
     def test_first_verification_alone_is_fooled(self) -> None:
         """What these tests rest on: without the second look the session would be good."""
-        theirs, ours = serving(), visiting()
+        theirs, ours = serving(), visiting_alone()
         self.patch(ClientOptions, "_judge_again", lambda self, chain: None)
-        loop = self.second(theirs, ours, lambda: later(ours, 31))
+        loop = self.second(theirs, ours, partial(later, ours, 31))
         self.assertIsNone(loop.client_error)
         self.assertEqual(loop.received_by_client, b"secret")
 

@@ -266,8 +266,13 @@ def of_version(made: x509.Certificate, version: int, issuer: Party) -> bytes:
     The certificate with another number as its version, signed anew, in DER: OpenSSL takes it, and
     cryptography does not.
     """
-    inner = made.tbs_certificate_bytes
-    changed = inner.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01" + bytes([version]), 1)
+    return signed_anew(made, b"\xa0\3\2\1\2", b"\xa0\3\2\1" + bytes([version]), issuer)
+
+
+def signed_anew(made: x509.Certificate, old: bytes, new: bytes, issuer: Party) -> bytes:
+    """The certificate with some bytes, of the same length, in the place of others, in DER."""
+    changed = made.tbs_certificate_bytes.replace(old, new, 1)
+    assert changed != made.tbs_certificate_bytes
     assert isinstance(issuer.key, ec.EllipticCurvePrivateKey)
     signature = b"\0" + issuer.key.sign(changed, ec.ECDSA(SHA256()))
     # AlgorithmIdentifier of ecdsa-with-SHA256.

@@ -185,6 +185,7 @@ _SENTENCE_OF_REASON: dict[str, str] = {
     "no certificate set": "there is no certificate for this connection",
     "callback failed": "the lookup of a certificate failed",
     "digest check failed": "the peer's finished message did not verify",
+    "bad key update": "the peer's key update makes no sense",
     "inappropriate fallback": "the peer fell back to an older version than both sides speak",
 }
 
@@ -218,6 +219,7 @@ _ALERT_OF_VERIFICATION: dict[int, str] = {
     26: "unsupported_certificate",
     27: "bad_certificate",
     28: "bad_certificate",
+    33: "unknown_ca",
     50: "handshake_failure",
     62: "bad_certificate",
     63: "bad_certificate",
@@ -229,6 +231,7 @@ _ALERT_OF_VERIFICATION: dict[int, str] = {
     69: "internal_error",
     70: "internal_error",
     79: "unknown_ca",
+    94: "bad_certificate",
 }
 
 Queue = Sequence[tuple[str, str, str]]
@@ -271,7 +274,7 @@ def ends_in_alert(flight: bytes) -> bool:
     while at + 5 <= len(flight):
         kind, size = flight[at], int.from_bytes(flight[at + 3 : at + 5], "big")
         at += 5 + size
-    return kind == 21 or (kind == 23 and size <= 2 + 1 + 16)
+    return at == len(flight) and (kind == 21 or (kind == 23 and size <= 2 + 1 + 16))
 
 
 def is_refusal(queue: Queue) -> bool:

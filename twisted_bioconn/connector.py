@@ -535,8 +535,9 @@ class Connector:
     def _write_close(self) -> None:
         while self._blocked or len(self._buffer):
             self._encrypt()
-            if self._must_read:
-                # Then close_notify follows when the rest can be written.
+            if self._must_read or self.state not in _ENCRYPTING:
+                # Then close_notify follows when the rest can be written; or else, where a callback
+                # has seen the end of the wire, never.
                 return
         try:
             written = self._engine.close()
@@ -599,7 +600,7 @@ class Connector:
             elif code is not None:
                 sentence = f"the peer's certificate does not verify: {verify_error_string(code)}"
         elif not isinstance(error, SSL.Error):
-            sentence = f"a callback of ours failed: {error or type(error).__name__}"
+            sentence = f"a callback of ours failed: {str(error) or type(error).__name__}"
         alert = None
         if alerts.ends_in_alert(sent):
             version = self.connection.get_protocol_version_name()

@@ -27,6 +27,7 @@ from weakref import WeakValueDictionary
 import attrs
 import idna
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from OpenSSL import SSL
@@ -275,11 +276,23 @@ class _Issuers:
         found: list[x509.Certificate] = []
         wanted = [leaf]
         while wanted:
-            name = wanted.pop().issuer.public_bytes()
-            new = [each for each in self._by_name.get(name, ()) if each not in found]
+            certificate = wanted.pop()
+            known = self._by_name.get(certificate.issuer.public_bytes(), ())
+            new = [each for each in known if each not in found and _issued(each, certificate)]
             found += new
             wanted += new
         return found
+
+
+def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
+    """OpenSSL takes the first of a name, and several may have one name."""
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except UnsupportedAlgorithm:
+        return True
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 @implementer(IOpenSSLServerConnectionCreator)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from socket import SOMAXCONN
 from typing import Any
 
+from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
     HostnameEndpoint,
@@ -50,6 +51,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from . import _option_values as values
+from ._creators import Creator
 from .certificates.loading import load_authorities
 from .context import ClientCertificate, ClientOptions, ServerOptions, ascii_host
 from .errors import ConfigurationError
@@ -290,6 +292,7 @@ class _Connecting:
             closeTimeout=endpoint.close_timeout,
         )
         factory.connecting = self
+        factory._creatorCallable = self._creating(factory._creatorCallable)
         if endpoint.timeout is not None:
             self._timer = endpoint.clock.callLater(endpoint.timeout, self._expire)
         try:
@@ -308,6 +311,18 @@ class _Connecting:
             tls.abortConnection()
         else:
             self._tls = tls
+
+    def _creating(self, create: Creator) -> Creator:
+        """Create a connection; where that fails, as with an application's ALPN names, tell it."""
+
+        def creating(tls: Any) -> SSL.Connection:
+            try:
+                return create(tls)
+            except Exception:
+                self.finish(Failure())
+                raise
+
+        return creating
 
     def _connected(self, _: IProtocol) -> None:
         self._below = None

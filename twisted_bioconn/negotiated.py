@@ -49,10 +49,13 @@ class Negotiated:
 def negotiated_by(connection: SSL.Connection, resumed: bool) -> Negotiated:
     """The facts of a connection whose handshake is done."""
     name = connection.get_servername()
+    version = connection.get_protocol_version_name()
+    # TLS 1.2 exchanges no keys in a resumption; OpenSSL names the first handshake's group then.
+    exchanged = not resumed or version == "TLSv1.3"
     return Negotiated(
-        version=connection.get_protocol_version_name(),
+        version=version,
         cipher=connection.get_cipher_name() or "",
-        group=connection.get_group_name(),
+        group=connection.get_group_name() if exchanged else None,
         alpn=connection.get_alpn_proto_negotiated() or None,
         server_name=None if name is None else name.decode("ascii", "backslashreplace"),
         resumed=resumed,

@@ -278,7 +278,9 @@ class TLSConnectorProtocol(BufferingTLSTransport):
         if clock is not None and hasattr(clock, "callLater"):
             self._deadlineClock = clock
             self._started = clock.seconds()
-            self._watch(getattr(factory, "handshakeTimeout", None), self._handshakeExpired)
+            seconds = getattr(factory, "handshakeTimeout", None)
+            if seconds is not None:
+                self._setDeadline(seconds, self._handshakeExpired, seconds)
         if self._connectWrapped:
             self._tell(self.wrappedProtocol.makeConnection, self)
         self.flush()
@@ -332,10 +334,13 @@ class TLSConnectorProtocol(BufferingTLSTransport):
         return self._isLive() and connector.state not in _BEFORE_OPEN
 
     def _isLive(self) -> bool:
-        """Whether we go on after a call of OpenSSL, whose callbacks may have ended it."""
+        """Whether we go on after a call of OpenSSL's, or the application's, that may end it."""
         if self._refused is not None and self._phase in _LIVE:
             # C{failVerification} was called from a callback that cannot refuse by itself.
             self._abortWith(self._refused)
+        if not self._connectWrapped and getattr(self.transport, "_aborting", False):
+            # After startTLS the application keeps its transport, and can abort it behind our back.
+            self._phase = Phase.DISCONNECTED
         return self._phase in _LIVE
 
     def _handshakeCompleted(self) -> None:
@@ -351,7 +356,7 @@ class TLSConnectorProtocol(BufferingTLSTransport):
                 done.callback(facts)
         if self._phase in _LIVE and IHandshakeListener.providedBy(self.wrappedProtocol):
             self._tell(self.wrappedProtocol.handshakeCompleted)
-        if self._phase not in _LIVE:
+        if not self._isLive():
             return
         if self._paused:
             # Until now the transport had to go on: the handshake needs it.
@@ -775,18 +780,37 @@ class TLSConnectorProtocol(BufferingTLSTransport):
 
     # Deadlines
 
-    def _watch(self, seconds: float | None, expired: Callable[[float], None]) -> None:
-        """Call in so many seconds; in place of whatever would have been called before."""
+    def _setDeadline(self, seconds: float, call: Callable[..., None], *arguments: object) -> None:
         self._cancelDeadline()
-        self._active = False
-        self._takenBefore = self._taken()
-        if seconds is not None and self._deadlineClock is not None:
-            self._deadline = self._deadlineClock.callLater(seconds, expired, seconds)
+        if self._deadlineClock is not None:
+            self._deadline = self._deadlineClock.callLater(seconds, call, *arguments)
 
     def _cancelDeadline(self) -> None:
         deadline, self._deadline = self._deadline, None
         if deadline is not None:
             deadline.cancel()
+
+    def _watch(self, seconds: float | None, expired: Callable[[float], None]) -> None:
+        """
+        Call once nothing has happened for so many seconds, or a quarter more: to note the time of
+        all that happens would cost more than to look four times.
+        """
+        self._cancelDeadline()
+        self._active = False
+        self._takenBefore = self._taken()
+        if seconds is not None:
+            self._setDeadline(seconds / 4, self._look, seconds, expired, 1)
+
+    def _look(self, seconds: float, expired: Callable[[float], None], quarter: int) -> None:
+        self._deadline = None
+        # While it closes, a peer that sends and sends but takes nothing is not to be waited for.
+        active = self._active and self._phase is not Phase.CLOSING
+        if active or self._taken() != self._takenBefore:
+            self._watch(seconds, expired)
+        elif quarter < 4:
+            self._setDeadline(seconds / 4, self._look, seconds, expired, quarter + 1)
+        else:
+            expired(seconds)
 
     def _taken(self) -> int:
         """Bytes of what we wrote that the transport has got rid of."""
@@ -797,10 +821,6 @@ class TLSConnectorProtocol(BufferingTLSTransport):
         self._abortWith(Failure(TimeoutError(f"no handshake within {seconds:g} seconds")))
 
     def _idleExpired(self, seconds: float) -> None:
-        self._deadline = None
-        if self._active or self._taken() != self._takenBefore:
-            self._watch(seconds, self._idleExpired)
-            return
         self._reason = Failure(TimeoutError(f"nothing came or went for {seconds:g} seconds"))
         if _unsent(self.transport) or self._producer is not None:
             self._abortWith(self._reason)
@@ -808,15 +828,8 @@ class TLSConnectorProtocol(BufferingTLSTransport):
             self.loseConnection()
 
     def _closeExpired(self, seconds: float) -> None:
-        """
-        The peer has not closed in time.
-
-        As long as it takes what we sent it is alive, and gets all of it.
-        """
-        self._deadline = None
-        if self._taken() != self._takenBefore:
-            self._watch(seconds, self._closeExpired)
-        elif _unsent(self.transport) or self._phase is Phase.DISCONNECTED:
+        """The peer has not closed in time, and takes nothing any more of what it was sent."""
+        if _unsent(self.transport) or self._phase is Phase.DISCONNECTED:
             self._abortWith(Failure(TimeoutError(f"the peer took nothing for {seconds:g} seconds")))
         else:
             self._disconnect()
@@ -871,9 +884,10 @@ class TLSConnectorFactory(TLSMemoryBIOFactory):
     Puts TLS under the protocols of another factory.
 
     @ivar handshakeTimeout: seconds until a handshake must be done; L{None} for no deadline.
-    @ivar closeTimeout: seconds to wait for the peer's close_notify after ours, and for a peer
-        that takes nothing of what it was sent.
+    @ivar closeTimeout: seconds to wait for the peer's close_notify after ours, counted from when
+        it last took some of what it was sent; L{None} to wait for ever.
     @ivar idleTimeout: seconds of silence after which a connection is closed; L{None} for never.
+        Both may take a quarter longer.
     @ivar startsHandshake: whether the handshake begins with the connection.  Otherwise
         L{TLSConnectorProtocol.startHandshake} begins it.
     """

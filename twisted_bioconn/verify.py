@@ -16,6 +16,7 @@ import binascii
 import hashlib
 import ipaddress
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -124,11 +125,12 @@ class HostVerifier:
 def _verify_host(leaf: x509.Certificate, host: str) -> None:
     try:
         if is_ip_address(host):
-            verify_certificate_ip_address(leaf, host)
+            # The zone of a link-local address (RFC 4007, section 11) is ours and no certificate's.
+            verify_certificate_ip_address(leaf, host.partition("%")[0])
         else:
             verify_certificate_hostname(leaf, host)
     except VerificationError as mismatch:
-        names = ", ".join(names_of(leaf)) or "no name at all"
+        names = _printable(", ".join(names_of(leaf))) or "no name at all"
         raise CertificateRefused(
             f"the certificate is not for {host}: it is for {names}",
             IP_ADDRESS_MISMATCH if is_ip_address(host) else HOSTNAME_MISMATCH,
@@ -138,7 +140,8 @@ def _verify_host(leaf: x509.Certificate, host: str) -> None:
         # service_identity's CertificateError (no subject alternative name, a malformed one) and
         # whatever else a hostile certificate can make a parser raise.
         raise CertificateRefused(
-            f"the certificate of {subject_of(leaf)} cannot be verified for {host}: {error}",
+            f"the certificate of {subject_of(leaf)} cannot be verified for {host}:"
+            f" {_printable(str(error))}",
             HOSTNAME_MISMATCH,
         ) from error
 
@@ -170,7 +173,13 @@ def subject_of(certificate: x509.Certificate) -> str:
         subject = certificate.subject.rfc4514_string()
     except ValueError:
         subject = ""
-    return subject or f"serial number {certificate.serial_number:x}"
+    return _printable(subject) or f"serial number {certificate.serial_number:x}"
+
+
+def _printable(text: str) -> str:
+    """In one line of a length to be read: what is in a certificate was chosen by a stranger."""
+    line = "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text[:300])
+    return line if len(text) <= 300 else line + "..."
 
 
 def full_chain(connection: SSL.Connection) -> tuple[x509.Certificate, ...]:
@@ -199,16 +208,18 @@ def explain(verification: Verification) -> str:
         return failure.sentence
     whose = subject_of(certificate) if certificate is not None else "the peer"
     if failure is not None:
-        return f"the certificate of {whose} was refused: {failure or type(failure).__name__}"
-    if certificate is not None and verification.code in (9, 10):
-        start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-        now = datetime.now(UTC)
-        if verification.code == 10:
+        return f"the certificate of {whose} was refused: {str(failure) or type(failure).__name__}"
+    # A date may be one that Python cannot hold; then OpenSSL's words have to do.
+    with suppress(ValueError):
+        if certificate is not None and verification.code == 10:
+            end = certificate.not_valid_after_utc
             return (
-                f"the certificate of {whose} expired {_ago(now - end)} ago,"
+                f"the certificate of {whose} expired {_ago(datetime.now(UTC) - end)} ago,"
                 f" at {end:%Y-%m-%d %H:%M} UTC"
             )
-        return f"the certificate of {whose} is valid from {start:%Y-%m-%d %H:%M} UTC only"
+        if certificate is not None and verification.code == 9:
+            start = certificate.not_valid_before_utc
+            return f"the certificate of {whose} is valid from {start:%Y-%m-%d %H:%M} UTC only"
     return f"the certificate of {whose} does not verify: {verify_error_string(verification.code)}"
 
 
@@ -227,11 +238,13 @@ def verify_error_string(code: int) -> str:
 
 
 _WORDS = {
+    1: "it was refused for no reason that was given",
     2: "the certificate of its issuer is missing",
     3: "there is no revocation list for it",
     7: "its signature is wrong",
     9: "it is not valid yet",
     10: "it has expired",
+    11: "its revocation list is not valid yet",
     12: "its revocation list has expired",
     18: "it is self-signed and not trusted",
     19: "its chain ends in a root that is not trusted",
@@ -239,13 +252,15 @@ _WORDS = {
     21: "its issuer is not among the trusted authorities, and it came with no intermediates",
     22: "its chain is too long",
     23: "it was revoked",
-    24: "its issuer is no authority",
+    24: "its issuer has no key that can be read",
     25: "its chain is longer than one of its authorities allows",
     26: "it is not meant for this purpose",
     27: "it is not trusted",
     28: "it was rejected",
     32: "its issuer may not sign certificates",
+    33: "the issuer of its revocation list is missing",
     34: "it has a critical extension that nobody here understands",
+    43: "its chain is for none of the policies that are asked for",
     47: "an authority of its chain may not sign for this name",
     48: "an authority of its chain may not sign for this name",
     66: "its key is too weak",

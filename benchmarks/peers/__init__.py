@@ -23,7 +23,7 @@ from string import Template
 from attrs import Factory, frozen
 
 from ..material import Material
-from ..processes import Failed, Program, find, free_port
+from ..processes import KEEP_MEMORY, Failed, Program, find, free_port
 
 HERE = Path(__file__).resolve().parent
 
@@ -56,6 +56,7 @@ class Peer:
     @ivar version_words: the command whose output has the version; empty where C{packages} say it.
     @ivar packages: the distributions whose versions matter.
     @ivar more: variables of its environment.
+    @ivar at_best: further ones, where memory is not what is measured.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Peer:
     version_words: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     more: Mapping[str, str] = Factory(dict)
+    at_best: Mapping[str, str] = Factory(dict)
 
     def missing(self) -> str | None:
         """Why it cannot be measured here; L{None} if it can."""
@@ -102,21 +104,27 @@ class Site:
     core: int
 
     def start(
-        self, peer: Peer, role: Role, backend: int, extra: tuple[str, ...] = ()
+        self,
+        peer: Peer,
+        role: Role,
+        backend: int,
+        extra: tuple[str, ...] = (),
+        for_memory: bool = False,
     ) -> tuple[Program, int]:
         """
         Start a program and wait until it listens.
 
         @param backend: the port of the back end.
         @param extra: more words for its command.
+        @param for_memory: whether its memory is to be measured.
         @return: it, and its port.
         @raise Failed: it cannot have this role, or does not listen.
         """
         port = free_port()
         command, values = render(peer, role, self.directory, self.material, port, backend)
-        program = Program(
-            f"{peer.name} {role.value}", [*command, *extra], self.directory, self.core, peer.more
-        )
+        more = {**peer.more, **({} if for_memory else peer.at_best)}
+        name = f"{peer.name} {role.value}"
+        program = Program(name, [*command, *extra], self.directory, self.core, more)
         try:
             ports = [port]
             template = peer.template(role)
@@ -175,8 +183,12 @@ def common_values(directory: Path, material: Material) -> dict[str, str]:
 
 
 def relayed_connections(descriptors: int) -> int:
-    """The connections that a process can relay which may have so many descriptors."""
-    return (descriptors - 300) // 2
+    """
+    The connections that a process can relay which may have so many descriptors.
+
+    They take two each.  stunnel keeps more for itself than others, and takes 125 clients for 256.
+    """
+    return descriptors * 125 // 256 - 16
 
 
 def _said_version(words: tuple[str, ...]) -> str:
@@ -200,7 +212,10 @@ def _said_version(words: tuple[str, ...]) -> str:
 def said_version(text: str) -> str:
     """The version number, and OpenSSL's, in what a program says of itself."""
     number = re.search(r"\b\d+\.\d+[\w.+~-]*", text)
-    library = re.search(r"(?:running with|Running on|Compiled with) OpenSSL (\S+)", text)
+    library = re.search(
+        r"(?:running with|Running on|Compiled with|running on OpenSSL version *:) OpenSSL (\d\S*)",
+        text,
+    )
     found = number[0] if number else "unknown"
     return f"{found} (OpenSSL {library[1]})" if library else found
 
@@ -248,6 +263,7 @@ PEERS: tuple[Peer, ...] = (
             ("$python", "$here/twisted_peer.py", "$role", "$port", "$backend", *_FILES),
         ),
         packages=("Twisted", "pyOpenSSL", "cryptography"),
+        at_best=KEEP_MEMORY,
     ),
     Peer(
         "stunnel",
@@ -299,8 +315,15 @@ PEERS: tuple[Peer, ...] = (
         version_words=("ghostunnel", "--version"),
         more={"GOMAXPROCS": "1"},
     ),
-    Peer("asyncio", "asyncio, ssl=", _asyncio("asyncio")),
-    Peer("uvloop", "the same on uvloop", _asyncio("uvloop"), modules=("uvloop",), packages=("uvloop",)),
+    Peer("asyncio", "asyncio, ssl=", _asyncio("asyncio"), at_best=KEEP_MEMORY),
+    Peer(
+        "uvloop",
+        "the same on uvloop",
+        _asyncio("uvloop"),
+        modules=("uvloop",),
+        packages=("uvloop",),
+        at_best=KEEP_MEMORY,
+    ),
 )
 """In the order in which they are listed."""
 

@@ -1,7 +1,10 @@
 """
-asyncio and uvloop as TLS servers: C{asyncio_peer.py LOOP ROLE PORT BACKEND CERTIFICATE KEY AUTHORITY}.
+asyncio and uvloop as TLS servers::
 
-Protocols and transports, which cost a third less than streams do.  Backpressure goes both ways.
+    asyncio_peer.py LOOP ROLE PORT BACKEND CERTIFICATE KEY AUTHORITY
+
+Protocols and transports, without the streams that are built on them and cost more.  Backpressure
+goes both ways.
 """
 
 from __future__ import annotations

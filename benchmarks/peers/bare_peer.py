@@ -12,6 +12,7 @@ import os
 import select
 import socket
 import sys
+from contextlib import suppress
 
 from OpenSSL import SSL
 
@@ -53,10 +54,8 @@ def main() -> None:
                     pass
                 except SSL.Error:
                     data = b""
-                try:
+                with suppress(SSL.WantReadError, OSError):
                     os.write(descriptor, end.bio_read(1 << 16))
-                except (SSL.WantReadError, OSError):
-                    pass
             if not data:
                 epoll.unregister(descriptor)
                 os.close(descriptor)

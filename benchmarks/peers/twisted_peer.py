@@ -28,7 +28,9 @@ class TLSConnecting:
 
     def __init__(self, authority: str) -> None:
         trusted = ssl.Certificate.loadPEM(Path(authority).read_bytes())
-        self._options = ssl.optionsForClientTLS("localhost", ssl.trustRootFromCertificates([trusted]))
+        self._options = ssl.optionsForClientTLS(
+            "localhost", ssl.trustRootFromCertificates([trusted])
+        )
 
     def connectTCP(self, host: str, port: int, factory: protocol.ClientFactory) -> None:
         """Connect."""
@@ -37,6 +39,13 @@ class TLSConnecting:
 
 class TLSProxyServer(portforward.ProxyServer):
     """A client's connection, whose other end is a TLS one."""
+
+    connecting: TLSConnecting
+
+    def connectionMade(self) -> None:
+        """Connect to the back end, by way of what portforward takes for a reactor."""
+        self.reactor: Any = self.connecting
+        super().connectionMade()
 
 
 def main() -> None:
@@ -51,13 +60,13 @@ def main() -> None:
         factory.noisy = False
         portforward.ProxyClientFactory.noisy = False
         if role == "tls":
-            TLSProxyServer.reactor = TLSConnecting(authority)
+            TLSProxyServer.connecting = TLSConnecting(authority)
             factory.protocol = TLSProxyServer
     endpoint = endpoints.serverFromString(
         reactor, f"ssl:{port}:interface=127.0.0.1:privateKey={key}:certKey={certificate}"
     )
     endpoint.listen(factory)
-    reactor.run()  # type: ignore[attr-defined]
+    reactor.run()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,9 +15,11 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.interfaces import (
     IAddress,
+    IHalfCloseableProtocol,
     IProtocol,
     IProtocolFactory,
     IProtocolNegotiationFactory,
+    ISSLTransport,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -24,7 +27,7 @@ from twisted.trial.unittest import TestCase
 from twisted.web.http import Request
 from twisted.web.resource import Resource
 from twisted.web.server import Site
-from zope.interface import directlyProvides, providedBy
+from zope.interface import directlyProvides, implementer, providedBy
 
 from tests.peers.material import Material
 from tests.peers.processes import DEADLINE, Program, reactor
@@ -85,7 +88,7 @@ class Server(Factory):
         self.wrapped = wrapped
         self.facts: list[Negotiated] = []
         self.connections: list[Noted] = []
-        self.reasons: list[Failure] = []
+        self.reasons: list[BaseException] = []
         self._waiting: list[tuple[int, Deferred[None]]] = []
         if IProtocolNegotiationFactory.providedBy(wrapped):
             directlyProvides(self, IProtocolNegotiationFactory)
@@ -108,13 +111,13 @@ class Server(Factory):
     def lost(self, connection: Noted, reason: Failure) -> None:
         """A connection has ended."""
         self.connections.remove(connection)
-        self.reasons.append(reason)
+        self.reasons.append(reason.value)
         for count, done in [*self._waiting]:
             if len(self.reasons) >= count:
                 self._waiting.remove((count, done))
                 done.callback(None)
 
-    async def ended(self, count: int) -> list[Failure]:
+    async def ended(self, count: int) -> list[BaseException]:
         """
         Wait until so many connections have ended.
 
@@ -154,13 +157,16 @@ class Fetch(Protocol):
     @ivar facts: what was negotiated.
     """
 
+    facts: Negotiated
+
     def __init__(self) -> None:
         self.answer: Deferred[str] = Deferred()
         self._received = b""
 
     def connectionMade(self) -> None:
         assert self.transport is not None
-        self.facts: Negotiated = self.transport.negotiated  # type: ignore[attr-defined]
+        if ISSLTransport.providedBy(self.transport):
+            self.facts = self.transport.negotiated
         self.transport.write(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")
 
     def dataReceived(self, data: bytes) -> None:
@@ -182,16 +188,24 @@ class Talk(Protocol):
         self._seen = 0
         self._wanted = b""
         self._heard: Deferred[None] = Deferred()
-        self._gone: Deferred[Failure] = Deferred()
+        self._gone: Deferred[BaseException] = Deferred()
 
     def connectionMade(self) -> None:
-        assert self.transport is not None
-        self.facts: Negotiated = self.transport.negotiated  # type: ignore[attr-defined]
+        assert self.tls.negotiated is not None
+        self.facts = self.tls.negotiated
+
+    @property
+    def tls(self) -> TLSConnectorProtocol:
+        assert isinstance(self.transport, TLSConnectorProtocol)
+        return self.transport
 
     def say(self, text: bytes) -> None:
-        """Send this, at once."""
-        assert self.transport is not None
-        self.transport.write(text)
+        """Send this."""
+        self.tls.write(text)
+
+    def close(self) -> None:
+        """End the connection."""
+        self.tls.loseConnection()
 
     async def hear(self, text: bytes) -> None:
         """Wait until this comes, after what was waited for before."""
@@ -199,8 +213,12 @@ class Talk(Protocol):
         self._look()
         await self._heard.addTimeout(DEADLINE, reactor)
 
-    async def gone(self) -> Failure:
-        """Wait for the end of the connection."""
+    async def gone(self) -> BaseException:
+        """
+        Wait for the end of the connection.
+
+        @return: its reason.
+        """
         return await self._gone.addTimeout(DEADLINE, reactor)
 
     def dataReceived(self, data: bytes) -> None:
@@ -208,7 +226,7 @@ class Talk(Protocol):
         self._look()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._gone.callback(reason)
+        self._gone.callback(reason.value)
 
     def _look(self) -> None:
         at = self.heard.find(self._wanted, self._seen)
@@ -216,6 +234,31 @@ class Talk(Protocol):
             self._seen = at + len(self._wanted)
             self._wanted = b""
             self._heard.callback(None)
+
+
+@implementer(IHalfCloseableProtocol)
+class HalfTalk(Talk):
+    """
+    A conversation whose directions end one by one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._read_ended: Deferred[None] = Deferred()
+
+    def close_write(self) -> None:
+        """End our direction."""
+        self.tls.loseWriteConnection()
+
+    async def peer_closed(self) -> None:
+        """Wait for the peer's close_notify."""
+        await self._read_ended.addTimeout(DEADLINE, reactor)
+
+    def readConnectionLost(self) -> None:
+        self._read_ended.callback(None)
+
+    def writeConnectionLost(self) -> None:
+        pass
 
 
 class Talks(Factory):
@@ -259,7 +302,9 @@ class PeerCase(TestCase):
     def setUp(self) -> None:
         self.directory = Path(self.mktemp()).absolute()
         self.directory.mkdir(parents=True)
-        self.material = Material.make(self.directory)
+        # What some tests leave there is large.
+        self.addCleanup(shutil.rmtree, self.directory)
+        self.material = Material(self.directory)
 
     def run_program(
         self, name: str, *arguments: object, files: dict[int, int] | None = None
@@ -295,6 +340,20 @@ class PeerCase(TestCase):
         self.addCleanup(port.stopListening)
         return server
 
+    async def serve_plain(self, protocol: Protocol) -> int:
+        """
+        Serve one connection without TLS.
+
+        @return: the port.
+        """
+        factory = Factory.forProtocol(lambda: protocol)  # type: ignore[arg-type]
+        factory.noisy = False
+        port = await serverFromString(reactor, "tcp:0:interface=127.0.0.1").listen(factory)
+        self.addCleanup(lambda: protocol.transport and protocol.transport.abortConnection())  # type: ignore[attr-defined]
+        self.addCleanup(port.stopListening)
+        number: int = port.getHost().port
+        return number
+
     async def connect(
         self, port: int, protocol: _P, *, certificate: bool = False, **options: str | Path
     ) -> _P:
@@ -308,12 +367,22 @@ class PeerCase(TestCase):
         given: dict[str, str | Path] = {"serverName": "localhost", "trustRoots": material.root}
         if certificate:
             given |= {"certificate": material.client, "privateKey": material.client_key}
-        endpoint = clientFromString(
-            reactor, _string(f"bioconn:127.0.0.1:{port}", {**given, **options})
+        return await self._connect(
+            _string(f"bioconn:127.0.0.1:{port}", {**given, **options}), protocol
         )
+
+    def start_connecting(self, port: int) -> Deferred[Talk]:
+        """Do as L{connect}, for what may fail."""
+        return Deferred.fromCoroutine(self.connect(port, Talk()))
+
+    async def connect_plain(self, port: int, protocol: _P) -> _P:
+        """Connect to a server on this machine without TLS."""
+        return await self._connect(f"tcp:127.0.0.1:{port}", protocol)
+
+    async def _connect(self, description: str, protocol: _P) -> _P:
         factory = Factory.forProtocol(lambda: protocol)  # type: ignore[arg-type]
         factory.noisy = False
-        await endpoint.connect(factory)
+        await clientFromString(reactor, description).connect(factory)
         self.addCleanup(lambda: protocol.transport and protocol.transport.abortConnection())  # type: ignore[attr-defined]
         return protocol
 
@@ -327,3 +396,9 @@ def _string(start: str, options: dict[str, str | Path]) -> str:
         f"{name}={quoteStringArgument(str(value))}" for name, value in options.items()
     ]
     return ":".join([start, *pairs])
+
+
+async def stays_up(case: PeerCase, server: Server, *, certificate: bool = False) -> None:
+    """After whatever has happened to a server of L{page}, it serves the next one."""
+    fetch = await case.connect(server.port, Fetch(), certificate=certificate)
+    case.assertIn(GREETING.decode(), await fetch.answer)

@@ -60,10 +60,15 @@ class Program(ProcessProtocol):
             childFDs={0: "w", 1: "r", 2: "r", **(files or {})},
         )
 
-    def write(self, text: str) -> None:
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has ended."""
+        return self._status is not None
+
+    def write(self, text: str | bytes) -> None:
         """Type this into its stdin."""
         assert self.transport is not None
-        self.transport.write(text.encode("utf-8"))
+        self.transport.write(text.encode("utf-8") if isinstance(text, str) else text)
 
     def end_input(self) -> None:
         """Close its stdin."""

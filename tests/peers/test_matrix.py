@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from tests.peers import with_curl, with_gnutls, with_openssl
+from tests.peers import with_curl, with_gnutls, with_nginx, with_openssl
 from tests.peers.material import certificates
 from tests.peers.matrix import (
     COMBINATIONS,
@@ -24,6 +24,8 @@ CLIENTS: dict[str, ClientDriver] = {
     "python": BLOCKING.client,
     "asyncio": ASYNCIO.client,
     "node": NODE.client,
+    "nginx_http": with_nginx.http_client,
+    "nginx_stream": with_nginx.stream_client,
 }
 """The peers that are clients of ours."""
 
@@ -33,6 +35,8 @@ SERVERS: dict[str, ServerDriver] = {
     "python": BLOCKING.server,
     "asyncio": ASYNCIO.server,
     "node": NODE.server,
+    "nginx_http": with_nginx.http_server,
+    "nginx_stream": with_nginx.stream_server,
 }
 """The peers that serve ours."""
 

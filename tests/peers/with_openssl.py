@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from tests.peers.matrix import Combination, PeerServer, Seen
 from tests.peers.ours import GREETING, PeerCase
@@ -35,31 +36,48 @@ def s_client(
     )
 
 
-async def s_server(
+def start_s_server(
     case: PeerCase,
+    port: int,
     *arguments: object,
     certificate: bool = False,
+    own: tuple[Path, Path] | None = None,
     files: dict[int, int] | None = None,
-) -> tuple[int, Program]:
+) -> Program:
     """
     Start a server.
 
+    @param port: where; 0 for a port of the system's choice.
     @param certificate: whether it requires one of its clients.
-    @return: its port, and the program.
+    @param own: the files of its own certificate and key, if not the usual ones.
     """
     material = case.material
+    chain, key = own or (material.server, material.server_key)
     wanted: list[object] = []
     if certificate:
         wanted = ["-Verify", 3, "-CAfile", material.root, "-verify_return_error"]
-    program = case.run_program(
+    return case.run_program(
         "openssl",
-        *("s_server", "-accept", "127.0.0.1:0"),
-        *("-cert", material.server, "-key", material.server_key),
-        *("-cert_chain", material.intermediate),
+        *("s_server", "-accept", f"127.0.0.1:{port}"),
+        *("-cert", chain, "-key", key, "-cert_chain", material.intermediate),
         *wanted,
         *arguments,
         files=files,
     )
+
+
+async def s_server(
+    case: PeerCase,
+    *arguments: object,
+    certificate: bool = False,
+    own: tuple[Path, Path] | None = None,
+) -> tuple[int, Program]:
+    """
+    Do as L{start_s_server}, on a port of the system's choice, and wait until it listens.
+
+    @return: its port, and the program.
+    """
+    program = start_s_server(case, 0, *arguments, certificate=certificate, own=own)
     match = await program.wait_for(r"ACCEPT \S+:(\d+)\n")
     return int(match[1]), program
 

@@ -1,0 +1,557 @@
+"""Tests for L{twisted_bioconn._openssl}: the two engines, and the choice between them."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from cryptography import x509
+from OpenSSL import SSL, _util, crypto
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.engines import EngineCase, on_both_engines
+from tests.faults import client_of, flush, meet, server_of
+from tests.tls_material import (
+    TLS12,
+    TLS13,
+    VERSIONS,
+    authority,
+    client,
+    client_connection,
+    pair,
+    server,
+    server_connection,
+)
+from twisted_bioconn import _openssl
+from twisted_bioconn._openssl import (
+    BUFFER_SIZE,
+    CERTIFICATE_REJECTED,
+    HOSTNAME_MISMATCH,
+    UNSPECIFIED,
+    FastEngine,
+    PublicEngine,
+    Verification,
+    engine_for,
+    keep_session,
+    session_keeper_of,
+    verification_of,
+)
+from twisted_bioconn.connector import Connector, State
+from twisted_bioconn.errors import UsageError
+from twisted_bioconn.negotiated import channel_binding
+
+TWINS = ("set_verification", "set_groups", "set_signature_algorithms")
+
+
+class Without:
+    """Something else, but for one name that it has."""
+
+    def __init__(self, whole: object, name: str) -> None:
+        self._whole = whole
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self._name:
+            raise AttributeError(name)
+        return getattr(self._whole, name)
+
+
+class ChoiceTests(SynchronousTestCase):
+    """Which engine is used is decided when the module is imported."""
+
+    def imported(self) -> ModuleType:
+        """The module, imported anew under another name."""
+        spec = importlib.util.spec_from_file_location(
+            "twisted_bioconn._openssl_anew", _openssl.__file__
+        )
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    def environment(self, value: str | None) -> None:
+        environment = {k: v for k, v in os.environ.items() if k != "BIOCONN_PUBLIC_API"}
+        if value is not None:
+            environment["BIOCONN_PUBLIC_API"] = value
+        self.patch(os, "environ", environment)
+
+    def assertPublic(self, module: ModuleType, have_private_names: bool) -> None:
+        self.assertTrue(module.PUBLIC_API_ONLY)
+        self.assertEqual(module.HAVE_PRIVATE_NAMES, have_private_names)
+        for name in TWINS:
+            self.assertIs(getattr(module, name), getattr(module, "_public_" + name))
+        connection, _ = pair()
+        self.assertIsInstance(module.engine_for(connection), module.PublicEngine)
+        self.assertFalse(module.has_extended_master_secret(connection))
+
+    def assertFast(self, module: ModuleType) -> None:
+        self.assertFalse(module.PUBLIC_API_ONLY)
+        for name in TWINS:
+            self.assertIs(getattr(module, name), getattr(module, "_fast_" + name))
+        self.assertIsInstance(module.engine_for(pair()[0]), module.FastEngine)
+
+    def test_private_names(self) -> None:
+        """Where they are, they are used."""
+        for value in (None, "", "0"):
+            self.environment(value)
+            self.assertFast(self.imported())
+
+    def test_environment(self) -> None:
+        """C{BIOCONN_PUBLIC_API=1} is enough."""
+        self.environment("1")
+        self.assertPublic(self.imported(), have_private_names=True)
+
+    def test_no_binding(self) -> None:
+        """pyOpenSSL without its module, or the module without its names."""
+        self.environment(None)
+        modules: dict[str, Any] = sys.modules
+        self.addCleanup(modules.__setitem__, "OpenSSL._util", _util)
+        for there in (None, ModuleType("OpenSSL._util")):
+            modules["OpenSSL._util"] = there
+            self.assertPublic(self.imported(), have_private_names=False)
+
+    def test_each_name_of_the_binding(self) -> None:
+        """One function less is one too few."""
+        self.environment(None)
+        for name in _openssl._NEEDED:
+            self.patch(_util, "lib", Without(_util.lib, name))
+            self.assertPublic(self.imported(), have_private_names=False)
+            self.patch(_util, "lib", _util.lib._whole)
+
+    def test_each_name_of_the_connection(self) -> None:
+        """The same for the attributes of pyOpenSSL's objects."""
+        self.environment(None)
+        whole = SSL.Connection, SSL.Context, crypto.X509
+        connection, _ = pair()
+        for name in ("_ssl", "_into_ssl", "_from_ssl", "_raise_ssl_error", "_reverse_mapping"):
+            self.patch(SSL, "Connection", lambda made, name=name: Without(whole[0](made), name))
+            module = self.imported()
+            self.assertFalse(module.HAVE_PRIVATE_NAMES)
+            self.assertTrue(module.PUBLIC_API_ONLY)
+        self.patch(SSL, "Connection", lambda made: connection)
+        self.patch(SSL, "Context", lambda method: Without(whole[1](method), "_context"))
+        self.assertFalse(self.imported().HAVE_PRIVATE_NAMES)
+        self.patch(SSL, "Connection", whole[0])
+        self.patch(SSL, "Context", whole[1])
+        self.patch(crypto, "X509", Without(whole[2], "_from_raw_x509_ptr"))
+        self.assertFalse(self.imported().HAVE_PRIVATE_NAMES)
+
+    def test_connection_of_another_class(self) -> None:
+        """One that is not pyOpenSSL's own is used through its public methods alone."""
+
+        class Wrapped(SSL.Connection):
+            """A wrapper, such as a program may have."""
+
+        class Fake:
+            """A test's fake."""
+
+            __slots__ = ()
+
+        for connection in (Wrapped(client_of(TLS12)), Fake()):
+            self.assertIsInstance(engine_for(connection), PublicEngine)  # type: ignore[arg-type]
+            self.assertFalse(_openssl.has_extended_master_secret(connection))  # type: ignore[arg-type]
+
+
+@on_both_engines
+class TwinTests(EngineCase):
+    """What the twin on the public API cannot do, by name; and that the other can."""
+
+    def test_choose_alerts(self) -> None:
+        """Refused by a check of ours, the peer is told internal_error and not why."""
+        kind = PublicEngine if self.public_api else FastEngine
+        self.assertEqual(kind.can_choose_alerts, not self.public_api)
+
+        def refuse(chain: Sequence[x509.Certificate]) -> None:
+            raise ValueError("no")
+
+        loop = meet(client_of(TLS13), server_of(TLS13), client_check=refuse)
+        loop.pump()
+        assert loop.server_error is not None
+        self.assertEqual(
+            loop.server_error.alert, "internal_error" if self.public_api else "bad_certificate"
+        )
+
+    def test_set_groups(self) -> None:
+        """OpenSSL's own list stays, with X25519MLKEM768 first."""
+        kind = PublicEngine if self.public_api else FastEngine
+        self.assertEqual(kind.can_set_groups, not self.public_api)
+        made = client_of(TLS13)
+        _openssl.set_groups(made, ["secp384r1"])
+        loop = meet(made, server_of(TLS13))
+        loop.pump()
+        facts = loop.client.negotiated
+        assert facts is not None
+        self.assertEqual(facts.group, "X25519MLKEM768" if self.public_api else "secp384r1")
+
+    def test_set_signature_algorithms(self) -> None:
+        """OpenSSL's own list stays."""
+        made = client_of(TLS13)
+        _openssl.set_signature_algorithms(made, ["rsa_pss_rsae_sha256"])
+        loop = meet(made, server_of(TLS13))
+        loop.pump()
+        self.assertIs(loop.client.state, State.OPEN if self.public_api else State.FAILED)
+
+    def test_names_that_openssl_does_not_know(self) -> None:
+        """They are refused by the one, and not seen by the other."""
+        made = client_of(TLS13)
+        for call, what in (
+            (_openssl.set_groups, "group"),
+            (_openssl.set_signature_algorithms, "signature algorithm"),
+        ):
+            if self.public_api:
+                call(made, ["X25519", "nonsense"])
+                continue
+            error = self.assertRaises(ValueError, call, made, ["X25519", "nonsense"])
+            self.assertEqual(
+                str(error), f"this OpenSSL does not know every {what} of X25519, nonsense"
+            )
+        # Nothing is left behind for others to stumble over.
+        loop = meet(made, server_of(TLS13))
+        loop.pump()
+        self.assertIs(loop.client.state, State.OPEN)
+
+    def test_renew_bios(self) -> None:
+        """The BIOs of bulk traffic stay as large as they grew."""
+        for version in VERSIONS:
+            loop = self.connectors(*pair(version))
+            loop.pump()
+            for _ in range(3):
+                loop.client.write(bytes(1_000_000))
+                loop.server.write(bytes(1_000_000))
+                loop.pump()
+                self.assertEqual(loop.client.renew_bios(), not self.public_api)
+                self.assertEqual(loop.server.renew_bios(), not self.public_api)
+            self.assertEqual(loop.received_by_client, bytes(3_000_000))
+            self.assertEqual(loop.received_by_server, bytes(3_000_000))
+
+    def test_number_of_a_refusal(self) -> None:
+        """Without a verification of ours there is no number."""
+        engine = engine_for(client_connection())
+        self.assertIs(engine.verification_error(), None)
+        made = client_of(TLS13)
+        made.set_verify(SSL.VERIFY_PEER)
+        loop = meet(made, server_of(TLS13, None))
+        loop.pump()
+        self.assertIs(loop.client._engine.verification_error(), None)
+
+    def test_exporter_in_tls12(self) -> None:
+        """tls-exporter needs to know of the extended master secret (RFC 9266, section 2)."""
+        loop = self.connectors(*pair(TLS12))
+        loop.pump()
+        if self.public_api:
+            error = self.assertRaises(UsageError, loop.client.channel_binding)
+            self.assertEqual(
+                str(error), "tls-exporter needs TLS 1.3, or TLS 1.2 with extended master secret"
+            )
+        else:
+            self.assertEqual(loop.client.channel_binding(), loop.server.channel_binding())
+            self.assertTrue(_openssl.has_extended_master_secret(loop.client.connection))
+        self.assertEqual(len(channel_binding(loop.client.connection, True, KIND)), 32)
+
+
+KIND = "tls-server-end-point"
+
+
+@on_both_engines
+class EngineTests(EngineCase):
+    """One engine by itself."""
+
+    def opened(self, version: int = TLS13) -> tuple[Connector, Connector]:
+        loop = self.connectors(*pair(version))
+        loop.pump()
+        return loop.client, loop.server
+
+    def test_drain_whole_buffers(self) -> None:
+        """What fills the buffer to the last byte is drained, and what is more than that."""
+        for size in (0, 1, BUFFER_SIZE - 1, BUFFER_SIZE, BUFFER_SIZE + 1, 3 * BUFFER_SIZE):
+            client_, _ = self.opened()
+            data = os.urandom(size)
+            # Only the private names reach the BIO from this side.
+            _util.lib.BIO_write(client_.connection._from_ssl, data, size)
+            self.assertEqual(client_._engine.drain(), data)
+            self.assertEqual(client_._engine.drain(), b"")
+
+    def test_write_after_forget(self) -> None:
+        """OpenSSL refuses to go on after it was told that all is over; that is an error."""
+        for version in VERSIONS:
+            client_, _ = self.opened(version)
+            client_.forget()
+            error = self.assertRaises(SSL.Error, client_._engine.write, b"more")
+            self.assertIn("protocol is shutdown", str(error))
+
+    def test_no_side(self) -> None:
+        """A connection that was not told which side it is can neither begin nor close."""
+        for call in ("handshake", "close"):
+            engine = engine_for(SSL.Connection(client_of(TLS13)))
+            self.assertRaises(SSL.Error, getattr(engine, call))
+
+    def test_read_and_write_of_a_socket(self) -> None:
+        """OpenSSL's word for the end of a socket is passed on, where it is no close_notify."""
+
+        class Cut(SSL.Connection):
+            """It finds its socket at an end."""
+
+            def do_handshake(self) -> None:
+                raise SSL.SysCallError(-1, "Unexpected EOF")
+
+            def recv(self, bufsiz: int, flags: int | None = None) -> bytes:
+                raise SSL.SysCallError(-1, "Unexpected EOF")
+
+        engine = PublicEngine(Cut(client_of(TLS13)))
+        self.assertRaises(SSL.SysCallError, engine.handshake)
+        self.assertRaises(SSL.SysCallError, engine.read, [])
+        cut = Cut(client_of(TLS13))
+        cut.set_connect_state()
+        connector = Connector(cut, True)
+        self.assertRaises(SSL.Error, connector.take)
+        self.assertEqual(str(connector.error), "the connection ended in mid-handshake")
+
+    def test_error_of_the_system(self) -> None:
+        """The same for the engine that asks OpenSSL itself."""
+        client_, _ = self.opened()
+
+        def fail(*_: object) -> None:
+            raise SSL.SysCallError(-1, "Unexpected EOF")
+
+        self.patch(SSL.Connection, "_raise_ssl_error", fail)
+        engine = client_._engine
+        engine.feed(b"\x17")
+        self.assertRaises(SSL.SysCallError, engine.read, [])
+
+    def test_fake(self) -> None:
+        """A fake whose methods return nothing is fed all the same."""
+        written: list[bytes] = []
+
+        class Fake:
+            """Takes everything and says nothing."""
+
+            def bio_write(self, data: bytes) -> None:
+                written.append(bytes(data))
+
+        engine = PublicEngine(Fake())  # type: ignore[arg-type]
+        engine.feed(b"")
+        engine.feed(b"hello")
+        self.assertEqual(written, [b"hello"])
+
+    def test_interrupted(self) -> None:
+        """What is no Exception, such as an interrupt, leaves the connector usable."""
+        client_, server_ = self.opened()
+        engine = client_._engine
+
+        class Interrupted:
+            """An engine that is interrupted, once."""
+
+            def __init__(self) -> None:
+                self.due = {"read", "write", "handshake"}
+
+            def __getattr__(self, name: str) -> Any:
+                if name in self.due:
+                    self.due.discard(name)
+                    return self.interrupt
+                return getattr(engine, name)
+
+            def interrupt(self, *_: object) -> None:
+                raise KeyboardInterrupt
+
+        client_._engine = Interrupted()  # type: ignore[assignment]
+        self.assertRaises(KeyboardInterrupt, client_.read)
+        self.assertFalse(client_.inside_openssl)
+        client_.write(b"lost")
+        self.assertRaises(KeyboardInterrupt, client_.take)
+        self.assertFalse(client_.inside_openssl)
+        client_.write(b"sent")
+        server_.feed(flush(client_))
+        self.assertEqual(server_.read(), b"sent")
+        fresh = self.connectors(*pair()).client
+        engine = fresh._engine
+        fresh._engine = Interrupted()  # type: ignore[assignment]
+        self.assertRaises(KeyboardInterrupt, fresh.start_handshake)
+        self.assertFalse(fresh.inside_openssl)
+
+    def test_failing_after_the_read(self) -> None:
+        """An engine that cannot write what a read has set free: the plaintext comes first."""
+        for plaintext in (b"plaintext", b""):
+            client_, server_ = self.opened()
+            server_.write(plaintext)
+            client_.feed(flush(server_))
+            engine = client_._engine
+
+            class Failing:
+                """An engine that takes nothing, then fails."""
+
+                taken = 0
+
+                def __getattr__(self, name: str, engine: Any = engine) -> Any:
+                    return getattr(engine, name)
+
+                def write(self, data: bytes) -> int:
+                    self.taken += 1
+                    if self.taken > 1:
+                        raise SSL.Error([("SSL routines", "", "odd thing")])
+                    return 0
+
+            client_._engine = Failing()  # type: ignore[assignment]
+            client_.write(b"blocked")
+            self.assertEqual(client_.take(), b"")
+            if plaintext:
+                self.assertEqual(client_.read(), plaintext)
+            error = self.assertRaises(SSL.Error, client_.read)
+            self.assertEqual(str(error), "odd thing")
+
+    def test_failing_close(self) -> None:
+        """An engine that cannot close fails the connection."""
+        client_, _ = self.opened()
+        engine = client_._engine
+
+        class Failing:
+            """An engine that cannot close."""
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(engine, name)
+
+            def close(self) -> bool:
+                raise SSL.Error(["not", "a", "queue"])
+
+        client_._engine = Failing()  # type: ignore[assignment]
+        error = self.assertRaises(SSL.Error, client_.close)
+        self.assertEqual(str(error), "the peer broke the TLS protocol")
+        self.assertIs(client_.state, State.FAILED)
+
+
+class VerificationTests(SynchronousTestCase):
+    """What becomes of the verification of one peer."""
+
+    def steps(self, verification: Verification) -> list[int]:
+        """OpenSSL's callbacks for a good chain, from the root."""
+        return [
+            verification.step(True, 0, 1, crypto.X509.from_cryptography(authority().certificate)),
+            verification.step(True, 0, 0, crypto.X509.from_cryptography(server().certificate)),
+        ]
+
+    def test_good(self) -> None:
+        """The check is asked once, at the leaf, with the chain, leaf first."""
+        asked: list[Sequence[x509.Certificate]] = []
+        verification = Verification(asked.append)
+        self.assertFalse(verification.asked)
+        self.assertEqual(self.steps(verification), [0, 0])
+        self.assertEqual(asked, [[server().certificate, authority().certificate]])
+        self.assertTrue(verification.asked)
+        self.assertEqual((verification.code, verification.failure), (0, None))
+
+    def test_no_check(self) -> None:
+        """OpenSSL's verdict is enough."""
+        verification = Verification(None)
+        self.assertEqual(self.steps(verification), [0, 0])
+        self.assertFalse(verification.ask_again([server().certificate]))
+
+    def test_refused_by_openssl(self) -> None:
+        """Its number stays, and an odd 0 becomes one."""
+        leaf = crypto.X509.from_cryptography(server().certificate)
+        for code, number in ((10, 10), (0, CERTIFICATE_REJECTED)):
+            verification = Verification(None)
+            self.assertEqual(verification.step(False, code, 0, leaf), number)
+            self.assertEqual(verification.code, number)
+            self.assertEqual(verification.sent_code, number)
+            self.assertEqual(verification.certificate, server().certificate)
+            self.assertIs(verification.failure, None)
+
+    def test_refused_by_us(self) -> None:
+        """The exception may say with which number."""
+
+        class Refused(Exception):
+            """Says its number."""
+
+            x509_error = HOSTNAME_MISMATCH
+
+        for failure, number in ((Refused(), HOSTNAME_MISMATCH), (KeyError(), CERTIFICATE_REJECTED)):
+
+            def check(chain: object, failure: Exception = failure) -> None:
+                raise failure
+
+            for chooses in (True, False):
+                verification = Verification(check, None, chooses)
+                self.assertEqual(self.steps(verification), [0, number])
+                self.assertIs(verification.failure, failure)
+                self.assertEqual(verification.sent_code, number if chooses else UNSPECIFIED)
+            verification = Verification(None, check)
+            self.assertTrue(verification.ask_again([server().certificate]))
+            self.assertEqual(verification.certificate, server().certificate)
+
+    def test_fault_of_the_chain(self) -> None:
+        """With no certificate there is a number all the same."""
+        verification = Verification(None)
+        self.assertEqual(verification.step(False, 43, 0, None), 43)
+        self.assertIs(verification.certificate, None)
+        self.assertEqual(Verification(None).step(True, 0, 0, None), 0)
+
+
+@on_both_engines
+class KeptOnConnectionTests(EngineCase):
+    """What is ours to know of a connection."""
+
+    def test_verification(self) -> None:
+        """It is there for those connections that have one."""
+        connection, other = pair()
+        check = [].append
+        _openssl.set_verification(connection, SSL.VERIFY_PEER, check)
+        verification = verification_of(connection)
+        assert verification is not None
+        self.assertEqual(verification.check, check)
+        self.assertEqual(verification.again, check)
+        self.assertIs(verification_of(other), None)
+        _openssl.set_verification(connection, SSL.VERIFY_PEER, None)
+        self.assertIsNot(verification_of(connection), verification)
+
+    def test_keeper(self) -> None:
+        """The same for whoever keeps its session."""
+        connection, other = pair()
+        keeper = [].append
+        keep_session(connection, keeper)
+        self.assertEqual(session_keeper_of(connection), keeper)
+        self.assertIs(session_keeper_of(other), None)
+
+    def test_connection_of_somebody_else(self) -> None:
+        """One that has an answer to everything, or that takes nothing, has neither."""
+
+        class Anything:
+            """Has every attribute."""
+
+            def __getattr__(self, name: str) -> str:
+                return name
+
+        class Nothing:
+            """Takes no attribute."""
+
+            __slots__ = ()
+
+        for connection in (Anything(), Nothing()):
+            self.assertIs(verification_of(connection), None)  # type: ignore[arg-type]
+            self.assertIs(session_keeper_of(connection), None)  # type: ignore[arg-type]
+
+    def test_no_verification(self) -> None:
+        """A verify callback of ours on a connection that lost its verification refuses."""
+        for version in VERSIONS:
+            connection = client_connection(client_of(version))
+            _openssl.set_verification(connection, SSL.VERIFY_PEER, None)
+            delattr(connection, "_bioconn_verification")
+            loop = self.connectors(connection, server_connection(server_of(version)))
+            loop.pump()
+            self.assertIs(loop.client.state, State.FAILED)
+            self.assertIn("does not verify", str(loop.client_error))
+
+    def test_client_certificate(self) -> None:
+        """Both ends may be verified, each by its own."""
+        seen: dict[str, Sequence[x509.Certificate]] = {}
+        loop = meet(
+            client_of(TLS13, client()),
+            server_of(TLS13),
+            client_check=lambda chain: seen.update(server=chain),
+            server_check=lambda chain: seen.update(client=chain),
+        )
+        loop.pump()
+        self.assertEqual(seen["server"][0], server().certificate)
+        self.assertEqual(seen["client"][0], client().certificate)

@@ -1,0 +1,198 @@
+"""Every method may be called in every phase, in any order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.protocol_material import (
+    App,
+    HalfApp,
+    Link,
+    ListeningApp,
+    ProtocolCase,
+    on_every_engine,
+)
+from tests.test_protocol_closing import Producer
+from twisted_bioconn.errors import UsageError
+
+CALLS: dict[str, Callable[[Any], object]] = {
+    "write": lambda tls: tls.write(b"x"),
+    "write much": lambda tls: tls.write(bytes(70_000)),
+    "writeSequence": lambda tls: tls.writeSequence([b"x", b"y"]),
+    "flush": lambda tls: tls.flush(),
+    "pauseProducing": lambda tls: tls.pauseProducing(),
+    "resumeProducing": lambda tls: tls.resumeProducing(),
+    "unregisterProducer": lambda tls: tls.unregisterProducer(),
+    "getHandle": lambda tls: tls.getHandle(),
+    "getPeerCertificate": lambda tls: tls.getPeerCertificate(),
+    "negotiatedProtocol": lambda tls: tls.negotiatedProtocol,
+    "negotiated": lambda tls: tls.negotiated,
+    "whenHandshakeDone": lambda tls: tls.whenHandshakeDone().addErrback(lambda _: None),
+    "disconnecting": lambda tls: tls.disconnecting,
+    "logPrefix": lambda tls: tls.logPrefix(),
+    "dataReceived": lambda tls: tls.dataReceived(b""),
+    "writeConnectionLost": lambda tls: tls.writeConnectionLost(),
+}
+"""What may be called at any time, any number of times, and ends nothing."""
+
+PRODUCE: dict[str, Callable[[Any], object]] = {
+    "registerProducer": lambda tls: tls.registerProducer(Producer(tls), True),
+}
+
+ENDS: dict[str, Callable[[Any], object]] = {
+    "loseWriteConnection": lambda tls: tls.loseWriteConnection(),
+    "loseConnection": lambda tls: tls.loseConnection(),
+    "stopProducing": lambda tls: tls.stopProducing(),
+    "stopConsuming": lambda tls: tls.stopConsuming(),
+    "readConnectionLost": lambda tls: tls.readConnectionLost(),
+    "abortConnection": lambda tls: tls.abortConnection(),
+    "failVerification": lambda tls: tls.failVerification(Failure(ConnectionLost())),
+    "connectionLost": lambda tls: tls.connectionLost(Failure(ConnectionDone())),
+}
+"""What may be called at any time and ends the connection, or a part of it."""
+
+
+@on_every_engine
+class PhaseTests(ProtocolCase):
+    """Every method may be called in every phase, and raises nothing."""
+
+    def phases(self) -> dict[str, Link]:
+        """A connection in each of its phases."""
+        links = {"new": self.link(begin=False), "before the handshake": self.link(begin=False)}
+        links["before the handshake"].transport.begin()
+        links["in mid-handshake"] = self.link(client=True, begin=False)
+        links["in mid-handshake"].transport.begin()
+        links["in mid-handshake"].wire.begin()
+        links["in mid-handshake"].transport.doWrite()
+        links["in mid-handshake"].wire.doRead()
+        links["open"] = self.link(HalfApp(), answers=False)
+        for name, call in (
+            ("paused", CALLS["pauseProducing"]),
+            ("producing", PRODUCE["registerProducer"]),
+            ("half-closed", ENDS["loseWriteConnection"]),
+            ("closing", ENDS["loseConnection"]),
+            ("aborted", ENDS["abortConnection"]),
+            ("lost", ENDS["connectionLost"]),
+        ):
+            links[name] = self.link(HalfApp(), answers=False)
+            call(links[name].tls)
+        links["ending"] = self.link(begin=False)
+        links["ending"].transport.begin()
+        links["ending"].tls.write(b"early")
+        links["ending"].tls.loseConnection()
+        links["half-closed by the peer"] = self.link(HalfApp(), answers=False)
+        links["half-closed by the peer"].peer.close()
+        links["half-closed by the peer"].settle()
+        return links
+
+    def test_every_call(self) -> None:
+        """Those that end nothing, twice, one after the other."""
+        for link in self.phases().values():
+            for call in (*CALLS.values(), *PRODUCE.values(), *CALLS.values()):
+                call(link.tls)
+                call(link.tls) if call not in PRODUCE.values() else None
+
+    def test_every_end(self) -> None:
+        """Those that end it, and whatever comes after."""
+        for name in ENDS:
+            for link in self.phases().values():
+                for call in (ENDS[name], *CALLS.values(), ENDS[name], *ENDS.values()):
+                    call(link.tls)
+                self.assertLessEqual(len(link.app.reasons), 1)
+                self.clock.removeReader(link.transport)
+                self.clock.removeWriter(link.transport)
+
+    def test_usage_errors(self) -> None:
+        """Those that are told off where they make no sense are told off by C{UsageError} alone."""
+        for link in self.phases().values():
+            for call in (
+                link.tls.startHandshake,
+                link.tls.channelBinding,
+                lambda link=link: link.tls.exportKeyingMaterial(b"EXPORTER-test", 8),
+            ):
+                try:
+                    call()
+                except UsageError as error:
+                    self.assertTrue(str(error))
+
+    def test_disconnecting(self) -> None:
+        """C{disconnecting} says whether it is closed or is going to be."""
+        expected = {"closing", "ending", "aborted", "lost"}
+        found = {name for name, link in self.phases().items() if link.tls.disconnecting}
+        self.assertEqual(found, expected)
+
+
+STEPS = st.lists(
+    st.sampled_from(
+        [
+            *CALLS,
+            *PRODUCE,
+            *(name for name in ENDS if name != "connectionLost"),
+            "settle",
+            "time",
+            "peer sends",
+            "peer closes",
+            "peer ends",
+            "peer resets",
+        ]
+    ),
+    max_size=14,
+)
+
+
+class AnyOrderTests(SynchronousTestCase):
+    """Whatever is called in whatever order, the connection ends once and leaves nothing."""
+
+    @settings(max_examples=150, deadline=None)
+    @given(STEPS, st.booleans(), st.sampled_from([App, HalfApp, ListeningApp]))
+    def test_any_order(self, steps: list[str], early: bool, app_class: type[App]) -> None:
+        """Random calls of the application's and random acts of the peer's."""
+        case = ProtocolCase()
+        case.setUp()
+        link = case.link(app_class(), answers=False, settle=not early, capacity=100_000)
+        for step in steps:
+            if step == "settle":
+                link.settle()
+            elif step == "time":
+                link.wait(2)
+            elif step.startswith("peer"):
+                self.act(link, step)
+            else:
+                try:
+                    (CALLS | PRODUCE | ENDS)[step](link.tls)
+                except RuntimeError as error:
+                    self.assertIn("was never unregistered", str(error))
+        link.settle()
+        link.tls.unregisterProducer()
+        link.tls.loseConnection()
+        link.wait(100, step=5)
+        self.assertEqual(len(link.app.reasons), 1)
+        self.assertEqual(link.app.did.count("lost"), 1)
+        self.assertEqual(link.app.did[-1], "lost")
+        for once in ("made", "handshake", "read lost", "write lost"):
+            self.assertLessEqual(link.app.did.count(once), 1)
+        self.assertEqual(self.flushLoggedErrors(), [])
+        case.assertLeftNothing()
+        self.assertEqual(link.factory.protocols, {})
+
+    def act(self, link: Link, step: str) -> None:
+        """Something that the peer does, if it still can."""
+        peer, wire = link.peer, link.wire
+        if not wire.connected:
+            return
+        if step == "peer ends":
+            wire.loseWriteConnection()
+        elif step == "peer resets":
+            wire.abortConnection()
+        elif peer.open and not peer.closing:
+            if step == "peer sends":
+                peer.send(b"data")
+            else:
+                peer.close()
