@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from base64 import encodebytes
 from collections.abc import Iterator, Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 from attrs import define, field
 from OpenSSL import SSL
@@ -13,6 +15,7 @@ from zope.interface import implementer
 
 from tests.engines import EngineCase
 from tests.tls_material import HOST, Party, authority, server
+from twisted_bioconn import context
 from twisted_bioconn.certificates.loading import CertifiedKey
 from twisted_bioconn.context import ClientOptions, ServerOptions, SessionStore
 from twisted_bioconn.errors import ConfigurationError, PeerError
@@ -38,6 +41,33 @@ def visiting(host: str = HOST, **options: Any) -> ClientOptions:
         options.setdefault("trust_roots", ROOTS)
     options.setdefault("sessions", SessionStore())
     return ClientOptions(host, **options)
+
+
+# Primes, so that none has to be looked for: RFC 7919, appendix A.1, and RFC 2409, section 6.2.
+FFDHE2048 = (
+    "FFFFFFFFFFFFFFFFADF85458A2BB4A9AAFDC5620273D3CF1D8B9C583CE2D3695A9E13641146433FB"
+    "CC939DCE249B3EF97D2FE363630C75D8F681B202AEC4617AD3DF1ED5D5FD65612433F51F5F066ED0"
+    "856365553DED1AF3B557135E7F57C935984F0C70E0E68B77E2A689DAF3EFE8721DF158A136ADE735"
+    "30ACCA4F483A797ABC0AB182B324FB61D108A94BB2C8E3FBB96ADAB760D7F4681D4F42A3DE394DF4"
+    "AE56EDE76372BB190B07A7C8EE0A6D709E02FCE1CDF7E2ECC03404CD28342F619172FE9CE98583FF"
+    "8E4F1232EEF28183C3FE3B1B4C6FAD733BB5FCBC2EC22005C58EF1837D1683B2C6F34A26C1B2EFFA"
+    "886B423861285C97FFFFFFFFFFFFFFFF"
+)
+OAKLEY_1024 = (
+    "FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628B80DC1CD129024E088A67CC74020BBEA63B139B22"
+    "514A08798E3404DDEF9519B3CD3A431B302B0A6DF25F14374FE1356D6D51C245E485B576625E7EC6"
+    "F44C42E9A637ED6B0BFF5CB6F406B7EDEE386BFB5A899FA5AE9F24117C4B1FE649286651ECE65381"
+    "FFFFFFFFFFFFFFFF"
+)
+
+
+def dh_parameters(prime: str) -> bytes:
+    """PKCS #3's parameters in PEM: a sequence of two numbers, of which the second is 2."""
+    octets = b"\0" + bytes.fromhex(prime)
+    body = b"\x02\x82" + len(octets).to_bytes(2, "big") + octets + b"\x02\x01\x02"
+    der = b"\x30\x82" + len(body).to_bytes(2, "big") + body
+    label = b"DH PARAMETERS-----"
+    return b"-----BEGIN " + label + b"\n" + encodebytes(der) + b"-----END " + label + b"\n"
 
 
 @implementer(IProtocolNegotiationFactory)
@@ -133,6 +163,11 @@ def _facts(facts: Negotiated | None, loop: Loopback) -> Negotiated:
 
 class ContextCase(EngineCase):
     """A test in which options objects meet."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        # A context that another test's client still has may have been made by the other engine.
+        self.patch(context, "_CLIENT_CONTEXTS", WeakValueDictionary())
 
     def meet(
         self,

@@ -32,19 +32,20 @@ class Application(Protocol):
     @ivar did: what it was told, in order.
     @ivar received: the bytes.
     @ivar lost: why the connection ended.
+    @ivar hooks: what to do, by what it is told.
     """
 
     transport: Any
 
     def __init__(self, **hooks: Callable[[Any], object]) -> None:
-        self._hooks = hooks
+        self.hooks = hooks
         self.did: list[str] = []
         self.received = b""
         self.lost: Failure | None = None
 
     def note(self, what: str) -> None:
         self.did.append(what)
-        hook = self._hooks.get(what)
+        hook = self.hooks.get(what)
         if hook is not None:
             hook(self)
 

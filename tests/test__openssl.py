@@ -357,7 +357,7 @@ class EngineTests(EngineCase):
             def interrupt(self, *_: object) -> None:
                 raise KeyboardInterrupt
 
-        client_._engine = Interrupted()  # type: ignore[assignment]
+        client_._engine = Interrupted()
         self.assertRaises(KeyboardInterrupt, client_.read)
         self.assertFalse(client_.inside_openssl)
         client_.write(b"lost")
@@ -368,7 +368,7 @@ class EngineTests(EngineCase):
         self.assertEqual(server_.read(), b"sent")
         fresh = self.connectors(*pair()).client
         engine = fresh._engine
-        fresh._engine = Interrupted()  # type: ignore[assignment]
+        fresh._engine = Interrupted()
         self.assertRaises(KeyboardInterrupt, fresh.start_handshake)
         self.assertFalse(fresh.inside_openssl)
 
@@ -394,7 +394,7 @@ class EngineTests(EngineCase):
                         raise SSL.Error([("SSL routines", "", "odd thing")])
                     return 0
 
-            client_._engine = Failing()  # type: ignore[assignment]
+            client_._engine = Failing()
             client_.write(b"blocked")
             self.assertEqual(client_.take(), b"")
             if plaintext:
@@ -416,7 +416,7 @@ class EngineTests(EngineCase):
             def close(self) -> bool:
                 raise SSL.Error(["not", "a", "queue"])
 
-        client_._engine = Failing()  # type: ignore[assignment]
+        client_._engine = Failing()
         error = self.assertRaises(SSL.Error, client_.close)
         self.assertEqual(str(error), "the peer broke the TLS protocol")
         self.assertIs(client_.state, State.FAILED)
@@ -496,7 +496,8 @@ class KeptOnConnectionTests(EngineCase):
     def test_verification(self) -> None:
         """It is there for those connections that have one."""
         connection, other = pair()
-        check = [].append
+        asked: list[object] = []
+        check = asked.append
         _openssl.set_verification(connection, SSL.VERIFY_PEER, check)
         verification = verification_of(connection)
         assert verification is not None
@@ -509,7 +510,8 @@ class KeptOnConnectionTests(EngineCase):
     def test_keeper(self) -> None:
         """The same for whoever keeps its session."""
         connection, other = pair()
-        keeper = [].append
+        kept: list[SSL.Session] = []
+        keeper = kept.append
         keep_session(connection, keeper)
         self.assertEqual(session_keeper_of(connection), keeper)
         self.assertIs(session_keeper_of(other), None)

@@ -150,7 +150,7 @@ class EveryCallInEveryStateTests(EngineCase):
 
     def test_errors(self) -> None:
         """Nothing but our caller's mistakes and the peer's is raised; the table is kept to."""
-        seen = set()
+        seen: set[tuple[str, type[BaseException]]] = set()
 
         def check(name: str, call: Call, loop: Loopback, connector: Connector) -> None:
             before = connector.state
@@ -359,8 +359,8 @@ class PlaintextTests(EngineCase):
         loop = self.open(VERSIONS[0])
         mutable = bytearray(b"abc")
         view = memoryview(b"--def--")[2:5]
-        loop.client.write(mutable)
-        loop.client.write(view)
+        loop.client.write(mutable)  # type: ignore[arg-type]
+        loop.client.write(view)  # type: ignore[arg-type]
         loop.client.write(array("B", b"ghi"))  # type: ignore[arg-type]
         mutable[:] = b"XYZ"
         loop.pump()

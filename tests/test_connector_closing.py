@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.engines import EngineCase, on_both_engines
+from tests.faults import in_client_flight, in_server_flight
 from tests.records import ALERT, KeyLog, Records12, Records13, split
 from tests.tls_material import (
     TLS12,
@@ -275,6 +276,25 @@ class PeersCloseTests(EngineCase):
             loop.client.take()
             error = self.assertRaises(PeerError, loop.client.feed, flight)
             self.assertEqual(error.alert, "close_notify")
+
+    def test_user_canceled_in_the_handshake_encrypted(self) -> None:
+        """The same where there are keys already, at either end."""
+        for meet, judge in ((in_server_flight, "client"), (in_client_flight, "server")):
+            for alerts in ([b"\x01\x5a", b"\x01\x00"], [b"\x01\x00"]):
+                flight = [(ALERT, alert) for alert in alerts]
+
+                def instead(
+                    kind: int, content: bytes, flight: list[tuple[int, bytes]] = flight
+                ) -> list[tuple[int, bytes]]:
+                    """In the place of the first record all of it, and nothing after that."""
+                    sent = flight.copy()
+                    flight.clear()
+                    return sent
+
+                error = getattr(meet(instead), f"{judge}_error")
+                self.assertEqual(error.alert, "close_notify")
+                self.assertEqual(error.direction, Direction.RECEIVED)
+                self.assertIn("closed the connection before the handshake was done", str(error))
 
     def test_fatal_alerts(self) -> None:
         """An alert that ends the connection has its name, whatever its level."""

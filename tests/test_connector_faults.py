@@ -12,7 +12,8 @@ import sys
 from OpenSSL import SSL
 
 from tests.engines import EngineCase, on_both_engines
-from tests.fault_table import all_faults, boom
+from tests.fault_table import boom
+from tests.fault_table_wire import all_faults
 from tests.faults import DEMAND, client_of, in_place_of_hello, meet, server_of
 from tests.records import ALERT, APPLICATION_DATA, HANDSHAKE, message, record
 from tests.tls_material import (

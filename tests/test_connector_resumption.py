@@ -41,7 +41,7 @@ class ResumingCase(EngineCase):
         versions = (version, version)
         return (
             context(True, own=own, trusted=trusted, versions=versions),
-            context(False, own=server(), trusted=trusted, versions=versions, **options),  # type: ignore[arg-type]
+            context(False, own=server(), trusted=trusted, versions=versions, **options),
         )
 
     def meet(
@@ -345,6 +345,14 @@ class KeptSessionTests(ResumingCase):
             loop, kept = self.kept(version)
             loop.client.forget()
             self.assertEqual(len(kept), 1)
+
+    def test_none_to_keep(self) -> None:
+        """OpenSSL may have none."""
+        for version in VERSIONS:
+            loop, kept = self.kept(version)
+            self.patch(SSL.Connection, "get_session", lambda connection: None)
+            loop.client.forget()
+            self.assertEqual(kept, [])
 
     def test_of_a_failure(self) -> None:
         """A connection that failed has none to keep, though it had bytes."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-from base64 import encodebytes
 from collections.abc import Sequence
 from functools import cache
 from unittest.mock import patch
@@ -17,10 +16,13 @@ from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.context_material import (
+    FFDHE2048,
+    OAKLEY_1024,
     ROOTS,
     ContextCase,
     Speaking,
     certified,
+    dh_parameters,
     layer,
     serving,
     visiting,
@@ -54,23 +56,6 @@ from twisted_bioconn.policy import INTERMEDIATE, MODERN
 
 # A server's authority that is no client's, and a client's that is no server's.
 CLIENT_ROOTS = (authority("clients").certificate,)
-
-# Primes, so that none has to be looked for: RFC 7919, appendix A.1, and RFC 2409, section 6.2.
-FFDHE2048 = (
-    "FFFFFFFFFFFFFFFFADF85458A2BB4A9AAFDC5620273D3CF1D8B9C583CE2D3695A9E13641146433FB"
-    "CC939DCE249B3EF97D2FE363630C75D8F681B202AEC4617AD3DF1ED5D5FD65612433F51F5F066ED0"
-    "856365553DED1AF3B557135E7F57C935984F0C70E0E68B77E2A689DAF3EFE8721DF158A136ADE735"
-    "30ACCA4F483A797ABC0AB182B324FB61D108A94BB2C8E3FBB96ADAB760D7F4681D4F42A3DE394DF4"
-    "AE56EDE76372BB190B07A7C8EE0A6D709E02FCE1CDF7E2ECC03404CD28342F619172FE9CE98583FF"
-    "8E4F1232EEF28183C3FE3B1B4C6FAD733BB5FCBC2EC22005C58EF1837D1683B2C6F34A26C1B2EFFA"
-    "886B423861285C97FFFFFFFFFFFFFFFF"
-)
-OAKLEY_1024 = (
-    "FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628B80DC1CD129024E088A67CC74020BBEA63B139B22"
-    "514A08798E3404DDEF9519B3CD3A431B302B0A6DF25F14374FE1356D6D51C245E485B576625E7EC6"
-    "F44C42E9A637ED6B0BFF5CB6F406B7EDEE386BFB5A899FA5AE9F24117C4B1FE649286651ECE65381"
-    "FFFFFFFFFFFFFFFF"
-)
 
 
 def with_key(key: Key | ed448.Ed448PrivateKey) -> CertifiedKey:
@@ -495,14 +480,10 @@ class DiffieHellmanTests(ContextCase):
     """C{dhParameters}, as C{ssl:} has them."""
 
     def parameters(self, prime: str = FFDHE2048) -> str:
-        """A file of PKCS #3's parameters: a sequence of two numbers."""
-        octets = b"\0" + bytes.fromhex(prime)
-        body = b"\x02\x82" + len(octets).to_bytes(2, "big") + octets + b"\x02\x01\x02"
-        der = b"\x30\x82" + len(body).to_bytes(2, "big") + body
+        """A file of parameters."""
         file: str = self.mktemp()
-        with open(file, "w") as out:
-            label = "DH PARAMETERS-----"
-            out.write(f"-----BEGIN {label}\n{encodebytes(der).decode()}-----END {label}\n")
+        with open(file, "wb") as out:
+            out.write(dh_parameters(prime))
         return file
 
     def test_cipher(self) -> None:

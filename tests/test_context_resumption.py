@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 from unittest.mock import patch
+from weakref import ref
 
 from attrs import evolve
 from cryptography import x509
@@ -187,6 +189,32 @@ class ResumptionTests(SessionCase):
         for resumed in (False, True):
             meeting = self.meet(options, ClientOptions(HOST, trust_roots=ROOTS)).end()
             self.assertEqual(meeting.at_client.resumed, resumed)
+
+    def test_store_of_a_check(self) -> None:
+        """
+        Nobody else can use the sessions of one who has a check of its own, so they, and the context
+        that they keep, go with it.
+        """
+        theirs = serving()
+        contexts = []
+        for _ in range(3):
+            ours = ClientOptions(HOST, trust_roots=ROOTS, check=lambda chain: None)
+            contexts.append(ref(ours._context))
+            self.assertFull(self.meet(theirs, ours).end())
+            self.assertResumed(self.meet(theirs, ours.for_host(HOST)).end())
+        del ours
+        gc.collect()
+        self.assertEqual([each() for each in contexts], [None] * 3)
+
+    def test_context_of_a_session(self) -> None:
+        """Options that are gone leave a session, and the context that it needs."""
+        sessions = SessionStore()
+        theirs = serving()
+        for resumed in (False, True):
+            meeting = self.meet(theirs, visiting(sessions=sessions)).end()
+            self.assertEqual(meeting.at_client.resumed, resumed)
+            del meeting
+            gc.collect()
 
     def test_new_certificate(self) -> None:
         """A session outlives the certificate that it began with: the ticket key stays."""

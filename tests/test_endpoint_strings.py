@@ -6,12 +6,6 @@ import base64
 import os
 from typing import Any
 
-from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-)
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.endpoints import (
@@ -29,7 +23,10 @@ from twisted.plugin import IPlugin
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from tests.endpoint_material import Applications
+from tests.socket_material import SECRET, key_pem
 from tests.tls_material import HOST, authority, chained_server, client, pem, rsa_server, server
+from twisted.plugins import bioconn_plugins
 from twisted_bioconn.context import ClientCertificate
 from twisted_bioconn.endpoints import (
     CLIENT_OPTIONS,
@@ -42,15 +39,6 @@ from twisted_bioconn.endpoints import (
 from twisted_bioconn.errors import ConfigurationError
 from twisted_bioconn.policy import INTERMEDIATE, MODERN
 from twisted_bioconn.verify import Pin
-
-SECRET = b"correct horse"
-
-
-def key_pem(key: Any, secret: bytes | None = None) -> bytes:
-    """A private key, encrypted if there is a secret."""
-    encryption = NoEncryption() if secret is None else BestAvailableEncryption(secret)
-    made: bytes = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
-    return made
 
 
 class StringCase(SynchronousTestCase):
@@ -91,19 +79,17 @@ class StringCase(SynchronousTestCase):
     def server(self, rest: str) -> ServerEndpoint:
         """The endpoint of a server's string, less its prefix."""
         endpoint = serverFromString(self.reactor, f"bioconn:{rest}")
-        self.assertIsInstance(endpoint, ServerEndpoint)
-        return endpoint  # type: ignore[return-value]
+        assert isinstance(endpoint, ServerEndpoint)
+        return endpoint
 
     def client(self, rest: str) -> ClientEndpoint:
         """The endpoint of a client's string, less its prefix."""
         endpoint = clientFromString(self.reactor, f"bioconn:{rest}")
-        self.assertIsInstance(endpoint, ClientEndpoint)
-        return endpoint  # type: ignore[return-value]
+        assert isinstance(endpoint, ClientEndpoint)
+        return endpoint
 
     def listening(self, rest: str) -> tuple[Any, ...]:
         """Where a server's string listens: port, backlog and interface."""
-        from tests.endpoint_material import Applications
-
         self.reactor.tcpServers.clear()
         self.successResultOf(self.server(rest).listen(Applications()))
         [(port, _, backlog, interface)] = self.reactor.tcpServers
@@ -129,16 +115,21 @@ class PluginTests(StringCase):
 
     def test_interfaces(self) -> None:
         """The parsers, and the plugins that stand for them."""
-        from twisted.plugins import bioconn_plugins  # type: ignore[attr-defined]
-
-        for parser in (ServerParser(), bioconn_plugins.bioconn_server_endpoint):
-            verifyObject(IStreamServerEndpointStringParser, parser)
-            self.assertTrue(IPlugin.providedBy(parser))
-            self.assertEqual(parser.prefix, "bioconn")
-        for parser in (ClientParser(), bioconn_plugins.bioconn_client_endpoint):
-            verifyObject(IStreamClientEndpointStringParserWithReactor, parser)
-            self.assertTrue(IPlugin.providedBy(parser))
-            self.assertEqual(parser.prefix, "bioconn")
+        parsers: tuple[tuple[Any, tuple[Any, ...]], ...] = (
+            (
+                IStreamServerEndpointStringParser,
+                (ServerParser(), bioconn_plugins.bioconn_server_endpoint),
+            ),
+            (
+                IStreamClientEndpointStringParserWithReactor,
+                (ClientParser(), bioconn_plugins.bioconn_client_endpoint),
+            ),
+        )
+        for interface, providers in parsers:
+            for parser in providers:
+                verifyObject(interface, parser)
+                self.assertTrue(IPlugin.providedBy(parser))
+                self.assertEqual(parser.prefix, "bioconn")
 
 
 class ServerTests(StringCase):
@@ -227,8 +218,6 @@ class ServerTests(StringCase):
         below = self.server(r"endpoint=unix\:/run/app.sock\:mode=600").endpoint
         self.assertEqual((below._address, below._mode), ("/run/app.sock", 0o600))  # type: ignore[attr-defined]
         self.reactor.tcpServers.clear()
-        from tests.endpoint_material import Applications
-
         endpoint = self.server(r"endpoint=tcp\:8443\:interface=127.0.0.1")
         self.successResultOf(endpoint.listen(Applications()))
         self.assertEqual(self.reactor.tcpServers[0][0], 8443)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,10 @@ class WaysTests(TestCase):
         """Installed first, this is the platform's best reactor, with our TLS."""
         self.assertEqual(await self.go("first", "", OURS, best_reactor()), "")
 
+    async def test_first_default(self) -> None:
+        """Twisted's own choice goes by its name too."""
+        self.assertEqual(await self.go("first", "default", OURS, twisteds_reactor()), "")
+
     async def test_first_asyncio(self) -> None:
         """Named C{asyncio}, it is the asyncio reactor, with our TLS."""
         for name in ("asyncio", "bioconn-asyncio"):
@@ -86,24 +91,29 @@ class WaysTests(TestCase):
 
     async def test_last(self) -> None:
         """A reactor that is installed already stays, and its TLS is ours."""
-        self.assertEqual(await self.go("last", "", OURS, best_reactor()), "")
+        self.assertEqual(await self.go("last", "", OURS, twisteds_reactor()), "")
 
     async def test_last_another(self) -> None:
         """A warning says so if that is not the reactor that was asked for."""
-        said = await self.go("last", "asyncio", OURS, best_reactor())
+        said = await self.go("last", "asyncio", OURS, twisteds_reactor())
         self.assertIn(
             "RuntimeWarning: the reactor 'asyncio' is not installed, because another is already:"
-            f" {best_reactor()}",
+            f" {twisteds_reactor()}",
             said,
         )
 
     async def test_never(self) -> None:
         """Without it the classes met are Twisted's."""
-        self.assertEqual(await self.go("never", "", TWISTEDS, best_reactor()), "")
+        self.assertEqual(await self.go("never", "", TWISTEDS, twisteds_reactor()), "")
 
 
 def best_reactor() -> str:
-    """The name of the class of the platform's best reactor."""
+    """The name of the class of the best reactor that we have for this platform."""
+    return "ConnectorReactor" if hasattr(select, "epoll") else twisteds_reactor()
+
+
+def twisteds_reactor() -> str:
+    """The name of the class of Twisted's reactor for this platform."""
     module = sys.modules[default.install.__module__]
     [name] = [
         name
@@ -267,7 +277,7 @@ class PluginTests(TestCase):
             "from twisted.application.app import ReactorSelectionMixin\n"
             "import twisted_bioconn.reactor as ours\n"
             "def fail(): raise ImportError('no epoll here')\n"
-            "ours._install_default = fail\n"
+            "ours._install_best = fail\n"
             "try: ReactorSelectionMixin().opt_reactor('bioconn')\n"
             "except UsageError as error: print(str(error).splitlines()[0])",
         )

@@ -1,5 +1,5 @@
 """
-Twisted's epoll reactor with a shorter path for each event.
+Twisted's epoll reactor with a shorter path for each event, and with cheap deadlines.
 
 For every event Twisted's reactor asks the selectable for its log prefix, puts that into a new
 context, and calls through three functions what could be called at once.  Of a small request that is
@@ -9,30 +9,137 @@ path, and so does whatever goes wrong.
 
 What is lost is the prefix C{[Protocol,client]} which the old C{twisted.python.log} puts before a
 message that was logged in such a call; L{twisted.logger} has its own names for that.
+
+A connection sets and cancels several deadlines that hardly ever come.  L{Deadlines} keeps those out
+of the reactor's delayed calls: setting one costs a dictionary entry, and cancelling it takes that
+out again.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from errno import EINTR
+from heapq import heappop, heappush
 from select import EPOLLIN, EPOLLOUT
 from typing import Any
 
 from twisted.internet import epollreactor
 from twisted.internet.main import installReactor
+from twisted.logger import Logger
 from twisted.python import log
 
-__all__ = ["ConnectorReactor", "install"]
+__all__ = ["ConnectorReactor", "Deadlines", "install"]
+
+_log = Logger()
+
+
+class _Deadline:
+    """One call that is to come."""
+
+    __slots__ = ("_arguments", "_bucket", "_call")
+
+    def __init__(
+        self,
+        bucket: dict[_Deadline, None],
+        call: Callable[..., object],
+        arguments: tuple[object, ...],
+    ) -> None:
+        self._bucket = bucket
+        self._call = call
+        self._arguments = arguments
+        bucket[self] = None
+
+    def active(self) -> bool:
+        """Whether it is still to come."""
+        return self in self._bucket
+
+    def cancel(self) -> None:
+        """It shall not come."""
+        self._bucket.pop(self, None)
+
+    def make(self) -> None:
+        """Make the call, if it was not cancelled."""
+        if self._bucket.pop(self, self) is None:
+            try:
+                self._call(*self._arguments)
+            except Exception:
+                _log.failure("Unhandled error in a deadline")
+
+
+class Deadlines:
+    """
+    Calls that are made when their time is up, or up to a quarter of a second later.
+
+    Those that are due in the same quarter are kept together, so that none has to be sorted.
+    """
+
+    GRAIN = 0.25
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        """
+        @param seconds: what time it is.
+        """
+        self._seconds = seconds
+        self._buckets: dict[int, dict[_Deadline, None]] = {}
+        self._ticks: list[int] = []
+
+    def callLater(self, delay: float, call: Callable[..., object], *arguments: object) -> _Deadline:
+        """
+        Call after so many seconds.
+
+        @return: what cancels it.
+        """
+        tick = int((self._seconds() + delay) / self.GRAIN) + 1
+        bucket = self._buckets.get(tick)
+        if bucket is None:
+            bucket = self._buckets[tick] = {}
+            heappush(self._ticks, tick)
+        return _Deadline(bucket, call, arguments)
+
+    def timeout(self) -> float | None:
+        """Seconds until the next one is due; L{None} where there is none."""
+        ticks = self._ticks
+        while ticks and not self._buckets[ticks[0]]:
+            del self._buckets[heappop(ticks)]
+        return max(0.0, ticks[0] * self.GRAIN - self._seconds()) if ticks else None
+
+    def run(self) -> None:
+        """Make the calls that are due."""
+        ticks = self._ticks
+        while ticks and ticks[0] * self.GRAIN <= self._seconds():
+            for deadline in list(self._buckets.pop(heappop(ticks))):
+                deadline.make()
 
 
 class ConnectorReactor(epollreactor.EPollReactor):
-    """An epoll reactor for many small events."""
+    """
+    An epoll reactor for many small events.
+
+    @ivar deadlines: where connections keep their deadlines.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.deadlines = Deadlines(self.seconds)
+
+    def timeout(self) -> float | None:
+        """Seconds until there is something to do with no event."""
+        delayed, deadline = super().timeout(), self.deadlines.timeout()
+        if delayed is None or deadline is None:
+            return deadline if delayed is None else delayed
+        return min(delayed, deadline)
+
+    def runUntilCurrent(self) -> None:
+        """Make the calls that are due."""
+        super().runUntilCurrent()
+        self.deadlines.run()
 
     def doPoll(self, timeout: float | None) -> None:
         """Wait for events, and have each selectable do what its event says."""
         selectables: dict[int, Any] = self._selectables
         try:
-            events = self._poller.poll(-1 if timeout is None else timeout, len(selectables) or -1)
+            events = self._poller.poll(-1 if timeout is None else timeout, len(selectables) or 1)
         except OSError as error:
             if error.errno == EINTR:
                 return
@@ -49,7 +156,7 @@ class ConnectorReactor(epollreactor.EPollReactor):
                     why = sys.exc_info()[1]
                     log.err()
                 if why:
-                    self._disconnectSelectable(selectable, why, True)
+                    self._disconnectSelectable(selectable, why, True)  # type: ignore[no-untyped-call]
             elif event == EPOLLOUT:
                 try:
                     why = selectable.doWrite()
@@ -57,7 +164,7 @@ class ConnectorReactor(epollreactor.EPollReactor):
                     why = sys.exc_info()[1]
                     log.err()
                 if why:
-                    self._disconnectSelectable(selectable, why, False)
+                    self._disconnectSelectable(selectable, why, False)  # type: ignore[no-untyped-call]
             else:
                 log.callWithLogger(selectable, self._doReadOrWrite, selectable, fd, event)
 

@@ -39,7 +39,7 @@ costs a join more.
 MAX_RECORD = 16 * 1024
 """Bytes of plaintext in one record at most: RFC 8446, section 5.1."""
 
-Check = Callable[[Sequence[x509.Certificate]], None]
+Check = Callable[[Sequence[x509.Certificate]], object]
 """Looks at a chain (leaf first) that OpenSSL has found good, and raises where it is refused."""
 
 UNSPECIFIED = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -60,7 +61,7 @@ class WriteBuffer:
         self.limit = limit
         self._filled = filled
         self._drained = drained
-        self._chunks: list[bytes] = []
+        self._chunks: deque[bytes | memoryview] = deque()
         self._size = 0
         self._over = False
 
@@ -84,19 +85,19 @@ class WriteBuffer:
     def take(self, limit: int) -> bytes:
         chunks = self._chunks
         if self._size <= limit:
-            self._chunks = []
-            self._size = 0
             data = b"".join(chunks)
+            chunks.clear()
+            self._size = 0
         else:
-            # A view, so that a large chunk is cut at the cost of what is cut off it.
-            count, pieces = 0, []
-            for index, chunk in enumerate(chunks):
-                if count + len(chunk) > limit:
-                    pieces.append(chunk[: limit - count])
-                    self._chunks = [memoryview(chunk)[limit - count :], *chunks[index + 1 :]]  # type: ignore[list-item]
-                    break
+            pieces, left = [], limit
+            while len(chunks[0]) <= left:
+                chunk = chunks.popleft()
+                left -= len(chunk)
                 pieces.append(chunk)
-                count += len(chunk)
+            # A view, so that a large chunk is cut at the cost of what is cut off it.
+            view = memoryview(chunks[0])
+            pieces.append(view[:left])
+            chunks[0] = view[left:]
             self._size -= limit
             data = b"".join(pieces)
         if self._over and self._size <= self.low:
@@ -106,5 +107,5 @@ class WriteBuffer:
         return data
 
     def clear(self) -> None:
-        self._chunks = []
+        self._chunks.clear()
         self._size = 0

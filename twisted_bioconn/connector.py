@@ -476,9 +476,7 @@ class Connector:
     def _handshake(self) -> None:
         engine = self._engine
         verification = self._verification
-        done = False
-        # Once is all, unless a callback fed some more.
-        while not done:
+        while True:
             fed, self._fed = self._fed, []
             for ciphertext in fed:
                 engine.feed(ciphertext)
@@ -496,8 +494,9 @@ class Connector:
             if self.error is not None:
                 # A callback has seen the end of the wire.
                 self._raise()
-            if not self._fed:
+            if done or not self._fed:
                 break
+            # A callback has fed some more.
         if done:
             self._unread = sum(map(len, fed))
             self._go(Step.ESTABLISH)

@@ -482,7 +482,8 @@ class ClientOptions:
             raises to refuse.
         @param unsafe_skip_verification: take whatever certificate the server shows.  Anybody on
             the way can then read and change everything.
-        @param sessions: where sessions are kept for resumption; one for all, if not given.
+        @param sessions: where sessions are kept for resumption; if not given, one store for all
+            that have no C{check}.
         @raise ConfigurationError: this does not fit together.
         """
         self.host = _verified_host(host if server_name is None else server_name)
@@ -490,7 +491,11 @@ class ClientOptions:
         self.alpn = _wire_names(alpn)
         self.certificate = certificate
         self.verifies = not unsafe_skip_verification
-        self._sessions = _SESSIONS if sessions is None else sessions
+        if sessions is None:
+            # Nobody else can use the sessions of one who has a check of its own (below), and each
+            # keeps its context: they go with the options.
+            sessions = _SESSIONS if check is None else SessionStore()
+        self._sessions = sessions
         roots = None if trust_roots is None else tuple(trust_roots)
         self._verifier = HostVerifier(self.host, frozenset(pins), check)
         if not self.verifies and (roots is not None or self._verifier.pins or check is not None):

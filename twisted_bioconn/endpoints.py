@@ -188,6 +188,18 @@ def _one_line(text: str) -> str:
     )
 
 
+def deadline(name: str, seconds: float | None) -> float | None:
+    """
+    A deadline that can be met.
+
+    @raise ConfigurationError: it cannot.
+    """
+    # False for what is no number, nan.
+    if seconds is None or seconds > 0:
+        return seconds
+    raise ConfigurationError(f"{name}={seconds}: this must be seconds above 0, or None")
+
+
 @implementer(IStreamServerEndpoint)
 class ServerEndpoint:
     """
@@ -211,14 +223,15 @@ class ServerEndpoint:
         @param handshake_timeout: seconds until a peer must be let in.
         @param close_timeout: seconds to wait for a peer to close after us.
         @param idle_timeout: seconds of silence after which a connection is closed; L{None} for
-            never.
+            never, as with the others.
+        @raise ConfigurationError: one of them is not above 0.
         """
         self.endpoint = endpoint
         self.options = options
         self.clock = clock
-        self.handshake_timeout = handshake_timeout
-        self.close_timeout = close_timeout
-        self.idle_timeout = idle_timeout
+        self.handshake_timeout = deadline("handshake_timeout", handshake_timeout)
+        self.close_timeout = deadline("close_timeout", close_timeout)
+        self.idle_timeout = deadline("idle_timeout", idle_timeout)
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Listen, with protocols of this factory."""
@@ -256,12 +269,13 @@ class ClientEndpoint:
         @param clock: for the deadlines, most often the reactor.
         @param timeout: seconds for the connection and the handshake together.
         @param close_timeout: seconds to wait for the server to close after us.
+        @raise ConfigurationError: one of them is not above 0; L{None} is for no deadline.
         """
         self.endpoint = endpoint
         self.options = options
         self.clock = clock
-        self.timeout = timeout
-        self.close_timeout = close_timeout
+        self.timeout = deadline("timeout", timeout)
+        self.close_timeout = deadline("close_timeout", close_timeout)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """

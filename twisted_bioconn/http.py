@@ -20,7 +20,7 @@ from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 from .context import ClientOptions
-from .endpoints import ClientEndpoint
+from .endpoints import ClientEndpoint, deadline
 from .errors import ConfigurationError
 
 __all__ = ["AgentEndpointFactory", "agent", "treq_client"]
@@ -48,6 +48,7 @@ class AgentEndpointFactory:
         @raise ConfigurationError: the options do not fit together.
         """
         self._reactor = reactor
+        deadline("timeout", timeout)
         self._timeout = timeout
         self._bind_address = None if bind_address is None else (bind_address, 0)
         if "server_name" in options:

@@ -45,16 +45,8 @@ otherwise what went wrong.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from enum import Enum
-from inspect import getmro
 from typing import Any, ClassVar
 
-import attrs
-from OpenSSL import SSL
-from OpenSSL.crypto import X509
-from service_identity import VerificationError
-from twisted.internet._producer_helpers import _PullToPush
-from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost, TimeoutError
 from twisted.internet.interfaces import (
     IAddress,
@@ -73,16 +65,18 @@ from twisted.logger import Logger
 from twisted.protocols import tls
 from twisted.protocols._tls_legacy import SomeConnectionCreator, _convertToAppropriateFactory
 from twisted.protocols.policies import WrappingFactory
-from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
-from twisted.python.reflect import qual
 from zope.interface import directlyProvides, implementer, providedBy
 
 from ._creators import connection_creator
+from ._deadline import Deadline
+from ._flow import FlowControl
+from ._phase import BEFORE_OPEN, LIVE, Phase
+from ._reasons import AlertReceived, reason_of
+from ._transport import abort, unsent
 from .connector import Connector, State, WriteBuffer
-from .errors import Direction, PeerError, TruncatedError, UsageError
-from .negotiated import Negotiated
-from .verify import CertificateRefused
+from .errors import PeerError, TruncatedError, UsageError
 
 __all__ = ["AlertReceived", "Phase", "TLSConnectorFactory", "TLSConnectorProtocol"]
 
@@ -91,64 +85,31 @@ _log = Logger()
 GATHER = 64_000
 """Bytes of small writes that are gathered before they are sent without waiting for the clock."""
 
-
-class AlertReceived(PeerError, ConnectionLost):
-    """The peer ended the connection with an alert: a L{PeerError}, and a connection lost."""
-
-
-class Phase(Enum):
-    """Where a connection is between the application and the transport."""
-
-    NEW = "no transport yet"
-    CONNECTED = "connected"
-    ENDING = "to be closed when all that was promised is sent"
-    CLOSING = "our close_notify sent, the peer's awaited"
-    DISCONNECTED = "the transport is told to close"
-    LOST = "the transport is gone"
+DRAIN_AFTER = 0.5
+"""Seconds after which a connection that was paused and then closed is read on, to be discarded."""
 
 
-_LIVE = frozenset({Phase.CONNECTED, Phase.ENDING, Phase.CLOSING})
-_BEFORE_OPEN = frozenset({State.IDLE, State.HANDSHAKING})
-_WE_CLOSED = frozenset({State.LOCAL_CLOSED, State.CLOSED, State.FAILED})
-_PEER_CLOSED = frozenset({State.REMOTE_CLOSED, State.CLOSED})
+_WE_CLOSED = (State.LOCAL_CLOSED, State.CLOSED, State.FAILED)
+_PEER_CLOSED = (State.REMOTE_CLOSED, State.CLOSED)
 
 
 @implementer(ISystemHandle, INegotiated, ITransport, IHalfCloseableProtocol)
-class TLSConnectorProtocol(BufferingTLSTransport):
+class TLSConnectorProtocol(FlowControl):
     """
     The TLS layer of one connection.
 
     It is the protocol of the transport below, and the transport of C{wrappedProtocol}.
     """
 
-    # Any, because either may be of somebody else's making: a factory that has none of our
-    # attributes, a transport that can do no more than write and close.
-    factory: Any
-    transport: Any
-
-    _phase = Phase.NEW
-    _connector: Connector | None = None
-    _negotiated: Negotiated | None = None
-    _reason: Failure | None = None
-    _producer: Any = None
-    _clock: IReactorTime | None = None
     _gathering: IDelayedCall | None = None
-    _catchingUp: IDelayedCall | None = None
     _tellingWriteClosed: IDelayedCall | None = None
-    _deadline: IDelayedCall | None = None
+    _deadline: Any = None
     _deadlineClock: IReactorTime | None = None
     _started = 0.0
-    _handshakeSeconds: float | None = None
-    _waiting: list[Deferred[Negotiated]] | None = None
     _delivering = False
-    _paused = False
     _refused: Failure | None = None
     _halfClosing = False
     _peerEnded = False
-    _wireEnded = False
-    _active = False
-    _written = 0
-    _takenBefore = 0
 
     def __init__(
         self,
@@ -167,87 +128,10 @@ class TLSConnectorProtocol(BufferingTLSTransport):
         self.wrappedProtocol = wrappedProtocol
         self._connectWrapped = _connectWrapped
 
-    # What the application asks
-
     @property
     def disconnecting(self) -> bool:  # type: ignore[override]
         """Whether the connection is closed, or on its way to be."""
         return self._phase not in (Phase.NEW, Phase.CONNECTED)
-
-    @property  # type: ignore[override]
-    def _tlsConnection(self) -> SSL.Connection | None:
-        connector = self._connector
-        return None if connector is None else connector.connection
-
-    @_tlsConnection.setter
-    def _tlsConnection(self, connection: SSL.Connection) -> None:
-        self._needConnector().connection = connection
-
-    def getHandle(self) -> SSL.Connection | None:
-        """The L{OpenSSL.SSL.Connection}; L{None} once the connection is lost."""
-        return self._tlsConnection
-
-    def getPeerCertificate(self) -> X509 | None:
-        """The peer's certificate; L{None} where it showed none or the connection is lost."""
-        connection = self._tlsConnection
-        return None if connection is None else connection.get_peer_certificate()
-
-    @property
-    def negotiatedProtocol(self) -> bytes | None:
-        """The application protocol agreed on by ALPN; L{None} where none was."""
-        connection = self._tlsConnection
-        return None if connection is None else connection.get_alpn_proto_negotiated() or None
-
-    @property
-    def negotiated(self) -> Negotiated | None:
-        """What the handshake agreed on; L{None} until it is done."""
-        if self._negotiated is None and self._connector is not None:
-            facts = self._connector.negotiated
-            if facts is not None:
-                self._negotiated = attrs.evolve(facts, handshake_seconds=self._handshakeSeconds)
-        return self._negotiated
-
-    def exportKeyingMaterial(
-        self, label: bytes, length: int, context: bytes | None = None
-    ) -> bytes:
-        """
-        C{length} bytes that both ends can derive and nobody else: RFC 8446, section 7.5.
-
-        @raise UsageError: the handshake is not done, or the connection is lost.
-        """
-        return self._needConnector().export_keying_material(label, length, context)
-
-    def channelBinding(self, kind: str = "tls-exporter") -> bytes:
-        """
-        What binds a login to this very connection.
-
-        @param kind: C{"tls-exporter"} (RFC 9266) or C{"tls-server-end-point"} (RFC 5929).
-        @raise UsageError: the handshake is not done, or the connection is lost.
-        """
-        return self._needConnector().channel_binding(kind)
-
-    def _needConnector(self) -> Connector:
-        if self._connector is None:
-            raise UsageError("there is no connection")
-        return self._connector
-
-    def whenHandshakeDone(self) -> Deferred[Negotiated]:
-        """
-        Fires with what was agreed on when the handshake is done and the peer is verified; fails
-        with the reason of C{connectionLost} if the connection ends before that, and with
-        C{ConnectionDone} if it had ended before this call.
-        """
-        done: Deferred[Negotiated] = Deferred()
-        facts = self.negotiated
-        if facts is not None:
-            done.callback(facts)
-        elif self._phase is Phase.LOST:
-            done.errback(self._reason or Failure(ConnectionDone()))
-        else:
-            if self._waiting is None:
-                self._waiting = []
-            self._waiting.append(done)
-        return done
 
     # The life of a connection
 
@@ -261,7 +145,7 @@ class TLSConnectorProtocol(BufferingTLSTransport):
             connection = factory._creatorCallable(self)
         except BaseException:
             # The transport is in the reactor already.  Nobody else will close it.
-            _abort(transport)
+            abort(transport)
             raise
         self._connector = Connector(
             connection,
@@ -275,12 +159,16 @@ class TLSConnectorProtocol(BufferingTLSTransport):
         Protocol.makeConnection(self, transport)
         factory.registerProtocol(self)
         clock = getattr(factory, "_givenClock", None) or getattr(transport, "reactor", None)
-        if clock is not None and hasattr(clock, "callLater"):
+        if not hasattr(clock, "callLater"):
+            clock = None
+        # Our own reactor keeps deadlines apart from its delayed calls.
+        deadline = Deadline(getattr(clock, "deadlines", clock), transport)
+        self._deadline = deadline
+        if clock is not None:
             self._deadlineClock = clock
             self._started = clock.seconds()
             seconds = getattr(factory, "handshakeTimeout", None)
-            if seconds is not None:
-                self._setDeadline(seconds, self._handshakeExpired, seconds)
+            deadline.set(seconds, self._handshakeExpired, seconds)
         if self._connectWrapped:
             self._tell(self.wrappedProtocol.makeConnection, self)
         self.flush()
@@ -305,12 +193,12 @@ class TLSConnectorProtocol(BufferingTLSTransport):
     def dataReceived(self, data: bytes) -> None:
         """Take ciphertext from the transport and give the application what is in it."""
         connector = self._connector
-        if connector is None or self._phase not in _LIVE:
+        if connector is None or self._phase not in LIVE:
             return
         outer, self._delivering = self._delivering, True
-        self._active = True
+        self._deadline.heard = True
         try:
-            if connector.state in _BEFORE_OPEN:
+            if connector.state in BEFORE_OPEN:
                 connector.feed(data)
                 if not self._handshakeGoesOn(connector):
                     return
@@ -331,30 +219,30 @@ class TLSConnectorProtocol(BufferingTLSTransport):
         if connector.state is State.IDLE:
             # Nobody has begun, and until then the peer shall not fill our memory.
             self.transport.pauseProducing()
-        return self._isLive() and connector.state not in _BEFORE_OPEN
+        return self._isLive() and connector.state not in BEFORE_OPEN
 
     def _isLive(self) -> bool:
         """Whether we go on after a call of OpenSSL's, or the application's, that may end it."""
-        if self._refused is not None and self._phase in _LIVE:
+        if self._refused is not None and self._phase in LIVE:
             # C{failVerification} was called from a callback that cannot refuse by itself.
             self._abortWith(self._refused)
         if not self._connectWrapped and getattr(self.transport, "_aborting", False):
             # After startTLS the application keeps its transport, and can abort it behind our back.
             self._phase = Phase.DISCONNECTED
-        return self._phase in _LIVE
+        return self._phase in LIVE
 
     def _handshakeCompleted(self) -> None:
         clock = self._deadlineClock
         if clock is not None:
             self._handshakeSeconds = clock.seconds() - self._started
-            self._watch(getattr(self.factory, "idleTimeout", None), self._idleExpired)
+            self._deadline.watch(getattr(self.factory, "idleTimeout", None), self._idleExpired)
         if self._waiting:
             waiting, self._waiting = self._waiting, None
             facts = self.negotiated
             assert facts is not None
             for done in waiting:
                 done.callback(facts)
-        if self._phase in _LIVE and IHandshakeListener.providedBy(self.wrappedProtocol):
+        if self._phase in LIVE and IHandshakeListener.providedBy(self.wrappedProtocol):
             self._tell(self.wrappedProtocol.handshakeCompleted)
         if not self._isLive():
             return
@@ -373,7 +261,7 @@ class TLSConnectorProtocol(BufferingTLSTransport):
         plaintext = connector.read()
         if self._isLive() and plaintext and not self._paused:
             self._tell(self.wrappedProtocol.dataReceived, plaintext)
-        if self._phase not in _LIVE or (self._paused and self._phase is not Phase.CLOSING):
+        if self._phase not in LIVE or (self._paused and self._phase is not Phase.CLOSING):
             return
         if connector.state in _PEER_CLOSED:
             self._peerClosed(connector)
@@ -412,15 +300,15 @@ class TLSConnectorProtocol(BufferingTLSTransport):
         except Exception:
             failure = Failure()
             _log.failure("Unhandled error in the application's protocol", failure)
-            if self._phase in _LIVE:
+            if self._phase in LIVE:
                 self._abortWith(failure)
 
     def _failed(self, error: PeerError) -> None:
         """TLS cannot go on: send the alert that says why, and close."""
-        if self._phase not in _LIVE:
+        if self._phase not in LIVE:
             return
         if self._reason is None:
-            self._reason = _reason_of(error, self._needConnector())
+            self._reason = reason_of(error, self._needConnector())
         self._disconnect()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -429,12 +317,13 @@ class TLSConnectorProtocol(BufferingTLSTransport):
         if phase is Phase.LOST:
             return
         connector = self._connector
-        if connector is not None and phase in _LIVE and not reason.check(ConnectionAborted):
+        if connector is not None and phase in LIVE and not reason.check(ConnectionAborted):
             reason = self._lastWords(connector, reason)
             if self._phase is Phase.LOST:
                 # A transport that calls back from within a call of ours has told it meanwhile.
                 return
-        self._cancelDeadline()
+        if self._deadline is not None:
+            self._deadline.cancel()
         for call in (self._gathering, self._catchingUp, self._tellingWriteClosed):
             if call is not None:
                 call.cancel()
@@ -468,7 +357,7 @@ class TLSConnectorProtocol(BufferingTLSTransport):
         if self._phase is not Phase.CLOSING:
             self._paused = False
         try:
-            if connector.state in _BEFORE_OPEN:
+            if connector.state in BEFORE_OPEN:
                 connector.end_of_wire()
             self._deliver(connector)
         except TruncatedError as truncated:
@@ -476,7 +365,7 @@ class TLSConnectorProtocol(BufferingTLSTransport):
                 return Failure(ConnectionLost(str(truncated)))
         except PeerError as error:
             if self._reason is None:
-                self._reason = _reason_of(error, connector)
+                self._reason = reason_of(error, connector)
         return reason
 
     # The transport below tells of its ends
@@ -484,12 +373,12 @@ class TLSConnectorProtocol(BufferingTLSTransport):
     def readConnectionLost(self) -> None:
         """The transport will bring no more bytes, though it may still take some."""
         connector = self._connector
-        if connector is None or self._phase not in _LIVE:
+        if connector is None or self._phase not in LIVE:
             return
         self._wireEnded = True
         outer, self._delivering = self._delivering, True
         try:
-            if connector.state in _BEFORE_OPEN:
+            if connector.state in BEFORE_OPEN:
                 connector.end_of_wire()
             if not self._paused or self._phase is Phase.CLOSING:
                 self._deliver(connector)
@@ -511,7 +400,7 @@ class TLSConnectorProtocol(BufferingTLSTransport):
         @raise TypeError: this is not bytes.
         """
         connector = self._connector
-        if connector is None or self._phase not in _LIVE:
+        if connector is None or self._phase not in LIVE:
             return
         if self._phase is not Phase.CONNECTED and self._producer is None:
             return
@@ -520,7 +409,7 @@ class TLSConnectorProtocol(BufferingTLSTransport):
         except UsageError:
             # Our direction is closed.
             return
-        if connector.state in _BEFORE_OPEN:
+        if connector.state in BEFORE_OPEN:
             if self._producer is not None:
                 # Nothing can be encrypted yet, and this is how a producer is told to wait.
                 self._producer.pauseProducing()
@@ -545,8 +434,8 @@ class TLSConnectorProtocol(BufferingTLSTransport):
             return
         transport = self.transport
         try:
-            while self._phase in _LIVE and (ciphertext := connector.take()):
-                self._written += len(ciphertext)
+            while self._phase in LIVE and (ciphertext := connector.take()):
+                self._deadline.written += len(ciphertext)
                 transport.write(ciphertext)
         except PeerError as error:
             self._failed(error)
@@ -569,7 +458,7 @@ class TLSConnectorProtocol(BufferingTLSTransport):
         connector = self._connector
         if connector is None or self._producer is not None:
             return
-        if connector.state not in _BEFORE_OPEN:
+        if connector.state not in BEFORE_OPEN:
             self._shutdownTLS()
         elif not connector.pending_plaintext and not connector.inside_openssl:
             # There is nothing to say, and no connection yet on which to say it.
@@ -588,28 +477,48 @@ class TLSConnectorProtocol(BufferingTLSTransport):
         self.flush()
         if connector.state is State.CLOSED:
             self._disconnect()
-        elif self._phase in _LIVE:
+        elif self._phase in LIVE:
             self._phase = Phase.CLOSING
-            self._watch(getattr(self.factory, "closeTimeout", None), self._closeExpired)
-            if self._paused:
-                # Nobody waits for what comes now, but the close_notify that we wait for is
-                # behind it.
-                self.transport.resumeProducing()
-                self._scheduleCatchingUp()
+            if self._paused and self._deadlineClock is not None:
+                # Whoever paused before it closed does not look at us any more, and may well look
+                # at the reactor next (trial does): it shall not find us at work.
+                self._deadline.set(DRAIN_AFTER, self._drain)
+            elif self._paused:
+                self._drain()
+            else:
+                self._awaitPeer()
 
     def _disconnect(self) -> None:
         """Nothing more will come, or nothing good: send what is left, and close the transport."""
-        if self._phase in _LIVE:
+        if self._phase in LIVE:
             self.flush()
-        if self._phase in _LIVE:
+        if self._phase in LIVE:
             self._phase = Phase.DISCONNECTED
-            self._watch(getattr(self.factory, "closeTimeout", None), self._closeExpired)
+            self._awaitPeer()
             membrane = self._producer
             if membrane is not None:
                 # The transport would wait for it, and nothing that it produces can be sent.
                 self.unregisterProducer()
                 self._tell(membrane.stopProducing)
             self.transport.loseConnection()
+
+    def _drain(self) -> None:
+        """
+        Read on what the application has paused away: nobody wants it, but the close_notify that
+        we wait for is behind it.
+        """
+        self._awaitPeer()
+        self.transport.resumeProducing()
+        self._scheduleCatchingUp()
+
+    def _awaitPeer(self) -> None:
+        """
+        Give the peer time to close and to take what it was sent.
+
+        While it is to close, one that sends and sends but takes nothing is not to be waited for.
+        """
+        seconds = getattr(self.factory, "closeTimeout", None)
+        self._deadline.watch(seconds, self._closeExpired, hears=False)
 
     def _tlsShutdownFinished(self, reason: Failure | None) -> None:
         """TLS is over, for this reason if there is one: close the transport."""
@@ -633,7 +542,7 @@ class TLSConnectorProtocol(BufferingTLSTransport):
         except PeerError as error:
             self._failed(error)
             return
-        if connector.state not in _BEFORE_OPEN:
+        if connector.state not in BEFORE_OPEN:
             self._tellingWriteClosed = self._later(self._writeClosed)
 
     def _writeClosed(self) -> None:
@@ -645,7 +554,7 @@ class TLSConnectorProtocol(BufferingTLSTransport):
 
     def _tellWriteClosed(self) -> None:
         """Send the close_notify of C{loseWriteConnection}, and say so, if that was not done."""
-        if self._halfClosing and self._phase in _LIVE:
+        if self._halfClosing and self._phase in LIVE:
             self._halfClosing = False
             self.flush()
             if IHalfCloseableProtocol.providedBy(self.wrappedProtocol):
@@ -656,15 +565,15 @@ class TLSConnectorProtocol(BufferingTLSTransport):
         Drop the connection now.  Nothing more is sent or delivered, and the peer sees that it
         was no clean end.
         """
-        if self._phase in _LIVE or self._phase is Phase.DISCONNECTED:
+        if self._phase in LIVE or self._phase is Phase.DISCONNECTED:
             self._abortWith(Failure(ConnectionAborted()))
 
     def _abortWith(self, reason: Failure) -> None:
         if self._reason is None:
             self._reason = reason
         self._phase = Phase.DISCONNECTED
-        self._cancelDeadline()
-        _abort(self.transport)
+        self._deadline.cancel()
+        abort(self.transport)
 
     def failVerification(self, reason: Failure) -> None:
         """
@@ -674,88 +583,13 @@ class TLSConnectorProtocol(BufferingTLSTransport):
         to the callback to refuse, so that the peer is told by an alert.  If it does not, or
         cannot, the connection is dropped as soon as OpenSSL returns.
         """
-        if self._phase not in _LIVE:
+        if self._phase not in LIVE:
             return
         self._reason = reason
         if self._needConnector().inside_openssl:
             self._refused = reason
         else:
             self._abortWith(reason)
-
-    # Producers and consumers
-
-    def registerProducer(self, producer: Any, streaming: bool) -> None:
-        """
-        Let a producer write as fast as the transport takes it.
-
-        @raise RuntimeError: there is one already.
-        """
-        if self._phase not in (Phase.CONNECTED, Phase.ENDING):
-            producer.stopProducing()
-            return
-        if self._producer is not None:
-            raise RuntimeError(
-                f"cannot register producer {producer}:"
-                f" {self._producer._producer} was never unregistered"
-            )
-        if not streaming:
-            producer = _PullToPush(producer, self)
-        membrane = tls._ProducerMembrane(producer)
-        self.transport.registerProducer(membrane, True)
-        self._producer = membrane
-        if not streaming:
-            producer.startStreaming()
-
-    def unregisterProducer(self) -> None:
-        """The producer has finished."""
-        membrane, self._producer = self._producer, None
-        if membrane is None:
-            return
-        if isinstance(membrane._producer, _PullToPush):
-            membrane._producer.stopStreaming()
-        if self._phase is not Phase.LOST:
-            self.transport.unregisterProducer()
-        if self._phase is Phase.ENDING:
-            self._end()
-
-    def pauseProducing(self) -> None:
-        """Deliver nothing until C{resumeProducing}; after C{loseConnection}, nothing any more."""
-        connector = self._connector
-        if self._paused or connector is None or self._phase not in _LIVE:
-            return
-        self._paused = True
-        if self._phase is not Phase.CLOSING and connector.state not in _BEFORE_OPEN:
-            self.transport.pauseProducing()
-
-    def resumeProducing(self) -> None:
-        """
-        Deliver again, beginning with what came in the meantime.
-
-        Not from within this call: an application that resumes may not be ready for bytes before
-        it has returned.
-        """
-        connector = self._connector
-        if not self._paused or connector is None or self._phase is Phase.CLOSING:
-            return
-        self._paused = False
-        if self._phase not in _LIVE or connector.state in _BEFORE_OPEN:
-            return
-        self.transport.resumeProducing()
-        if connector.unread or self._wireEnded or connector.state is not State.OPEN:
-            self._scheduleCatchingUp()
-
-    def stopProducing(self) -> None:
-        """No more is wanted: close the connection."""
-        self.loseConnection()
-
-    def stopConsuming(self) -> None:
-        """The producer is stopped: close the connection."""
-        self.unregisterProducer()
-        self.loseConnection()
-
-    def _scheduleCatchingUp(self) -> None:
-        if self._catchingUp is None:
-            self._catchingUp = self._later(self._catchUp)
 
     def _catchUp(self) -> None:
         self._catchingUp = None
@@ -771,112 +605,24 @@ class TLSConnectorProtocol(BufferingTLSTransport):
             self._delivering = outer
             self.flush()
 
-    def _later(self, call: Callable[[], None]) -> IDelayedCall | None:
-        """Call when the clock turns; at once where there is no clock."""
-        if self._clock is None:
-            call()
-            return None
-        return self._clock.callLater(0, call)
-
     # Deadlines
 
-    def _setDeadline(self, seconds: float, call: Callable[..., None], *arguments: object) -> None:
-        self._cancelDeadline()
-        if self._deadlineClock is not None:
-            self._deadline = self._deadlineClock.callLater(seconds, call, *arguments)
-
-    def _cancelDeadline(self) -> None:
-        deadline, self._deadline = self._deadline, None
-        if deadline is not None:
-            deadline.cancel()
-
-    def _watch(self, seconds: float | None, expired: Callable[[float], None]) -> None:
-        """
-        Call once nothing has happened for so many seconds, or a quarter more: to note the time of
-        all that happens would cost more than to look four times.
-        """
-        self._cancelDeadline()
-        self._active = False
-        self._takenBefore = self._taken()
-        if seconds is not None:
-            self._setDeadline(seconds / 4, self._look, seconds, expired, 1)
-
-    def _look(self, seconds: float, expired: Callable[[float], None], quarter: int) -> None:
-        self._deadline = None
-        # While it closes, a peer that sends and sends but takes nothing is not to be waited for.
-        active = self._active and self._phase is not Phase.CLOSING
-        if active or self._taken() != self._takenBefore:
-            self._watch(seconds, expired)
-        elif quarter < 4:
-            self._setDeadline(seconds / 4, self._look, seconds, expired, quarter + 1)
-        else:
-            expired(seconds)
-
-    def _taken(self) -> int:
-        """Bytes of what we wrote that the transport has got rid of."""
-        return self._written - _unsent(self.transport)
-
     def _handshakeExpired(self, seconds: float) -> None:
-        self._deadline = None
         self._abortWith(Failure(TimeoutError(f"no handshake within {seconds:g} seconds")))
 
     def _idleExpired(self, seconds: float) -> None:
         self._reason = Failure(TimeoutError(f"nothing came or went for {seconds:g} seconds"))
-        if _unsent(self.transport) or self._producer is not None:
+        if unsent(self.transport) or self._producer is not None:
             self._abortWith(self._reason)
         else:
             self.loseConnection()
 
     def _closeExpired(self, seconds: float) -> None:
         """The peer has not closed in time, and takes nothing any more of what it was sent."""
-        if _unsent(self.transport) or self._phase is Phase.DISCONNECTED:
+        if unsent(self.transport) or self._phase is Phase.DISCONNECTED:
             self._abortWith(Failure(TimeoutError(f"the peer took nothing for {seconds:g} seconds")))
         else:
             self._disconnect()
-
-
-def _abort(transport: Any) -> None:
-    """Drop a transport's connection; close it where the transport can do no more than that."""
-    abort = getattr(transport, "abortConnection", None)
-    if abort is None:
-        transport.loseConnection()
-    else:
-        abort()
-
-
-def _unsent(transport: Any) -> int:
-    """Bytes that a transport has not sent yet, as far as that can be known."""
-    size: int = len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
-    return size + getattr(transport, "_tempDataLen", 0)
-
-
-def _reason_of(error: PeerError, connector: Connector) -> Failure:
-    """
-    What C{connectionLost} is told of an error.
-
-    Programs compare the type with L{OpenSSL.SSL.Error}, and look at its first argument, so that
-    is what they find; the value says more.
-    """
-    refusal = connector.refusal
-    if refusal is not None:
-        if not isinstance(refusal, VerificationError):
-            refused = CertificateRefused(error.sentence)
-            refused.__cause__ = refusal
-            refusal = refused
-        return Failure(refusal)
-    if isinstance(error, TruncatedError) or "unexpected eof" in _queued_reasons(error):
-        return Failure(ConnectionLost(error.sentence))
-    value = error
-    if error.direction is Direction.RECEIVED:
-        value = AlertReceived(error.sentence, error.alert, error.direction, error.args[0])
-    failure = Failure(value)
-    failure.type = SSL.Error
-    failure.parents = [qual(each) for each in getmro(type(value))]
-    return failure
-
-
-def _queued_reasons(error: PeerError) -> str:
-    return " ".join(reason for _, _, reason in error.args[0])
 
 
 class TLSConnectorFactory(TLSMemoryBIOFactory):

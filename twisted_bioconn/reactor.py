@@ -52,9 +52,10 @@ def install(name: str | None = None) -> None:
     Where a reactor is installed already it stays, with a warning if it is not the named one, and
     only its TLS moves. To call this again changes nothing.
 
-    @param name: C{"bioconn"} or L{None} for the platform's best reactor; C{"asyncio"} or
-        C{"bioconn-asyncio"} for the one on asyncio, with the event loop of asyncio's policy; or the
-        short name of any other reactor that C{twistd --help-reactors} lists.
+    @param name: C{"bioconn"} or L{None} for the platform's best reactor, which on Linux is our own
+        on epoll (L{_epoll}); C{"asyncio"} or C{"bioconn-asyncio"} for the one on asyncio, with the
+        event loop of asyncio's policy; or the short name of any other reactor that
+        C{twistd --help-reactors} lists.
     @raise ConfigurationError: no reactor has that name, or it does not work on this machine.
     """
     module, make = _find(name)
@@ -86,7 +87,9 @@ def _find(name: str | None) -> tuple[str | None, Callable[[], object]]:
     Find the module that the named reactor's class comes from (L{None} if any will do), and what
     installs it.
     """
-    if name in (None, "bioconn", "default"):
+    if name in (None, "bioconn"):
+        return None, _install_best
+    if name == "default":
         return None, _install_default
     if name in ("asyncio", "bioconn-asyncio"):
         return "twisted.internet.asyncioreactor", _install_asyncio
@@ -104,6 +107,15 @@ def _find(name: str | None) -> tuple[str | None, Callable[[], object]]:
 
 def _comes_from(reactor: type, module: str) -> bool:
     return any(f"{base.__module__}.".startswith(f"{module}.") for base in reactor.__mro__)
+
+
+def _install_best() -> None:
+    try:
+        from ._epoll import install as install_it
+    except ImportError:
+        # Linux alone has epoll.
+        from twisted.internet.default import install as install_it
+    install_it()
 
 
 def _install_default() -> None:

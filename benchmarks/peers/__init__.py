@@ -9,8 +9,10 @@ or worker, or thread that serves, and but for that its defaults.
 from __future__ import annotations
 
 import os
+import platform
 import re
 import resource
+import ssl
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -53,8 +55,8 @@ class Peer:
     @ivar commands: for each role that it can have, the words of the command.
     @ivar program: what must be on PATH; L{None} where it is Python.
     @ivar modules: what must be importable.
-    @ivar version_words: the command whose output has the version; empty where C{packages} say it.
-    @ivar packages: the distributions whose versions matter.
+    @ivar version_words: the command whose output has the version; empty where it is Python.
+    @ivar packages: the distributions whose versions matter; empty where Python's own does.
     @ivar more: variables of its environment.
     @ivar at_best: further ones, where memory is not what is measured.
     """
@@ -82,6 +84,8 @@ class Peer:
         """Its version, and those of what it stands on, in a line."""
         if self.version_words:
             return _said_version(self.version_words)
+        if not self.packages:
+            return f"Python {platform.python_version()}, {ssl.OPENSSL_VERSION}"
         return ", ".join(f"{name} {_installed(name)}" for name in self.packages)
 
     def template(self, role: Role) -> Path | None:
@@ -213,8 +217,7 @@ def said_version(text: str) -> str:
     """The version number, and OpenSSL's, in what a program says of itself."""
     number = re.search(r"\b\d+\.\d+[\w.+~-]*", text)
     library = re.search(
-        r"(?:running with|Running on|Compiled with|running on OpenSSL version *:) OpenSSL (\d\S*)",
-        text,
+        r"(?i)running +(?:with|on OpenSSL version *:) OpenSSL (\d+\.\d[\w.]*)", text
     )
     found = number[0] if number else "unknown"
     return f"{found} (OpenSSL {library[1]})" if library else found

@@ -32,25 +32,29 @@ SECONDS = 55.0
 _PIECE = 256 * 1024
 
 
-@cache
-def bulk(seed: int) -> tuple[bytes, str]:
+def bulk(seed: int, size: int = SIZE) -> tuple[bytes, str]:
     """
     Bytes that nothing compresses and no two places of which are alike.
 
     @param seed: other bytes for each.
     @return: them, and their SHA-256 in hexadecimal.
     """
-    data = random.Random(seed).randbytes(SIZE)
+    return _bulk(seed, size)
+
+
+@cache
+def _bulk(seed: int, size: int) -> tuple[bytes, str]:
+    data = random.Random(seed).randbytes(size)
     return data, hashlib.sha256(data).hexdigest()
 
 
-def bulk_file(directory: Path, seed: int) -> tuple[Path, str]:
+def bulk_file(directory: Path, seed: int, size: int = SIZE) -> tuple[Path, str]:
     """
     The same in a file.
 
     @return: its name, and their SHA-256 in hexadecimal.
     """
-    data, digest = bulk(seed)
+    data, digest = bulk(seed, size)
     path = directory / f"bulk-{seed}"
     path.write_bytes(data)
     return path, digest
@@ -110,7 +114,8 @@ class Bulk(Resource):
         return NOT_DONE_YET
 
     def render_PUT(self, request: Request) -> bytes:
-        return hashlib.file_digest(request.content, "sha256").hexdigest().encode()
+        content: Any = request.content
+        return hashlib.file_digest(content, "sha256").hexdigest().encode()
 
 
 class Exchange(Protocol):
@@ -155,6 +160,7 @@ class Exchange(Protocol):
         self._look()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        assert reason.value is not None
         self._gone.callback(reason.value)
 
     def _all_sent(self) -> None:

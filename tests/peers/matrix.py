@@ -45,6 +45,11 @@ COMBINATIONS = tuple(
 """Every peer is to do all of these, as a client of ours and as a server for ours."""
 
 
+def once(version: str) -> Combination:
+    """One connection, with no certificate of the client's."""
+    return Combination(version, certificate=False, resumed=False)
+
+
 @frozen
 class Seen:
     """What the peer says of a connection."""

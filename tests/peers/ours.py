@@ -19,7 +19,6 @@ from twisted.internet.interfaces import (
     IProtocol,
     IProtocolFactory,
     IProtocolNegotiationFactory,
-    ISSLTransport,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -41,6 +40,7 @@ GREETING = b"This is the other end.\n"
 SCRIPTS = Path(__file__).parent / "scripts"
 
 _P = TypeVar("_P", bound=Protocol)
+_E = TypeVar("_E", bound=Exception)
 
 
 class Noted(Protocol):
@@ -60,8 +60,10 @@ class Noted(Protocol):
         self._server.facts.append(transport.negotiated)
         self._server.connections.append(self)
         self.transport = transport
-        self.dataReceived = self._application.dataReceived
         self._application.makeConnection(transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._application.dataReceived(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._application.connectionLost(reason)
@@ -104,13 +106,14 @@ class Server(Factory):
         self.wrapped.doStop()
 
     def buildProtocol(self, addr: IAddress | None) -> Noted:
-        application = self.wrapped.buildProtocol(addr)
+        application = self.wrapped.buildProtocol(addr)  # type: ignore[arg-type]
         assert application is not None
         return Noted(self, application)
 
     def lost(self, connection: Noted, reason: Failure) -> None:
         """A connection has ended."""
         self.connections.remove(connection)
+        assert reason.value is not None
         self.reasons.append(reason.value)
         for count, done in [*self._waiting]:
             if len(self.reasons) >= count:
@@ -165,7 +168,8 @@ class Fetch(Protocol):
 
     def connectionMade(self) -> None:
         assert self.transport is not None
-        if ISSLTransport.providedBy(self.transport):
+        if isinstance(self.transport, TLSConnectorProtocol):
+            assert self.transport.negotiated is not None
             self.facts = self.transport.negotiated
         self.transport.write(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")
 
@@ -226,11 +230,14 @@ class Talk(Protocol):
         self._look()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        assert reason.value is not None
         self._gone.callback(reason.value)
 
     def _look(self) -> None:
+        if not self._wanted:
+            return
         at = self.heard.find(self._wanted, self._seen)
-        if self._wanted and at >= 0:
+        if at >= 0:
             self._seen = at + len(self._wanted)
             self._wanted = b""
             self._heard.callback(None)
@@ -306,6 +313,12 @@ class PeerCase(TestCase):
         self.addCleanup(shutil.rmtree, self.directory)
         self.material = Material(self.directory)
 
+    def stranger(self) -> Material:
+        """Certificates of somebody whom nobody here trusts."""
+        directory = self.directory / "stranger"
+        directory.mkdir()
+        return Material(directory)
+
     def run_program(
         self, name: str, *arguments: object, files: dict[int, int] | None = None
     ) -> Program:
@@ -346,7 +359,7 @@ class PeerCase(TestCase):
 
         @return: the port.
         """
-        factory = Factory.forProtocol(lambda: protocol)  # type: ignore[arg-type]
+        factory = Factory.forProtocol(lambda: protocol)
         factory.noisy = False
         port = await serverFromString(reactor, "tcp:0:interface=127.0.0.1").listen(factory)
         self.addCleanup(lambda: protocol.transport and protocol.transport.abortConnection())  # type: ignore[attr-defined]
@@ -371,16 +384,25 @@ class PeerCase(TestCase):
             _string(f"bioconn:127.0.0.1:{port}", {**given, **options}), protocol
         )
 
-    def start_connecting(self, port: int) -> Deferred[Talk]:
-        """Do as L{connect}, for what may fail."""
-        return Deferred.fromCoroutine(self.connect(port, Talk()))
+    async def connect_in_vain(self, port: int, *kinds: type[_E]) -> _E:
+        """
+        Do as L{connect}, which is to fail.
+
+        @param kinds: with one of these.
+        @return: the exception.
+        """
+        try:
+            await self.connect(port, Talk())
+        except kinds as error:
+            return error
+        raise AssertionError("it has connected")
 
     async def connect_plain(self, port: int, protocol: _P) -> _P:
         """Connect to a server on this machine without TLS."""
         return await self._connect(f"tcp:127.0.0.1:{port}", protocol)
 
     async def _connect(self, description: str, protocol: _P) -> _P:
-        factory = Factory.forProtocol(lambda: protocol)  # type: ignore[arg-type]
+        factory = Factory.forProtocol(lambda: protocol)
         factory.noisy = False
         await clientFromString(reactor, description).connect(factory)
         self.addCleanup(lambda: protocol.transport and protocol.transport.abortConnection())  # type: ignore[attr-defined]

@@ -84,26 +84,28 @@ class Program(ProcessProtocol):
         self._seen = match.end()
         return match
 
-    async def ended(self) -> int:
+    async def ended(self, seconds: float = DEADLINE) -> int:
         """
         Wait for it to end.
 
+        @param seconds: for how long.
         @return: its exit status; where a signal ended it, that signal's number below zero.
         """
         if self._status is None:
             ended: Deferred[None] = Deferred()
             self._enders.append(ended)
-            await self._in_time(ended, "did not end")
+            await self._in_time(ended, "did not end", seconds)
         assert self._status is not None
         return self._status
 
-    async def succeeded(self) -> str:
+    async def succeeded(self, seconds: float = DEADLINE) -> str:
         """
         Wait for it to end with status 0.
 
+        @param seconds: for how long.
         @return: what it has said.
         """
-        status = await self.ended()
+        status = await self.ended(seconds)
         if status != 0:
             raise self._wrong(f"ended with status {status}")
         return self.said
@@ -123,9 +125,8 @@ class Program(ProcessProtocol):
     errReceived = outReceived
 
     def processEnded(self, reason: Failure) -> None:
-        self._status = reason.value.exitCode
-        if self._status is None:
-            self._status = -reason.value.signal
+        how: Any = reason.value
+        self._status = how.exitCode if how.exitCode is not None else -how.signal
         if self._pattern is not None:
             pattern, self._pattern = self._pattern, None
             self._match.errback(self._wrong(f"ended without saying {pattern.pattern!r}"))
@@ -143,12 +144,12 @@ class Program(ProcessProtocol):
             pattern, self._pattern = self._pattern, None
             self._match.errback(self._wrong(f"had ended without saying {pattern.pattern!r}"))
 
-    async def _in_time(self, deferred: Deferred[_T], what: str) -> _T:
+    async def _in_time(self, deferred: Deferred[_T], what: str, seconds: float = DEADLINE) -> _T:
         try:
-            return await deferred.addTimeout(DEADLINE, reactor)
+            return await deferred.addTimeout(seconds, reactor)
         except TimeoutError:
             self._pattern = None
-            raise self._wrong(f"{what} within {DEADLINE:g} seconds") from None
+            raise self._wrong(f"{what} within {seconds:g} seconds") from None
 
     def _wrong(self, what: str) -> AssertionError:
         return AssertionError(f"{self._name}\n{what}; it has said:\n{self.said[-6000:]}")

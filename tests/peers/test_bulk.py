@@ -1,12 +1,11 @@
-"""64 MiB each way at once, with every peer that can."""
+"""64 MiB each way at once."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-from attrs import frozen
 from twisted.internet.error import ConnectionDone, ConnectionRefusedError
 from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
@@ -14,34 +13,24 @@ from twisted.web.server import Site
 
 from tests.peers import with_curl, with_nginx
 from tests.peers.bulk import OURS, SIZE, THEIRS, Bulk, Exchange, bulk, bulk_file, digest_of
-from tests.peers.matrix import Combination
+from tests.peers.matrix import once
 from tests.peers.ours import PeerCase
 from tests.peers.processes import Program, on_free_port, reactor
+from tests.peers.with_gnutls import PRIORITIES, cli
 from tests.peers.with_openssl import VERSIONS, s_client, start_s_server
-from tests.peers.with_scripts import ASYNCIO, BLOCKING, Script, reports_of
-
-
-def once(version: str) -> Combination:
-    """One connection, with no certificate of the client's."""
-    return Combination(version, certificate=False, resumed=False)
-
-
-def slow(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """Mark a test that is run if it is asked for."""
-    if not os.environ.get("BIOCONN_SLOW"):
-        test.skip = "takes long: set BIOCONN_SLOW=1 to run it"  # type: ignore[attr-defined]
-    return test
+from tests.peers.with_scripts import ASYNCIO, BLOCKING, NODE, Script, reports_of
 
 
 class BulkCase(PeerCase):
     """What the peers have in common."""
 
     timeout = 110
+    size = SIZE
 
     def exchange(self) -> Exchange:
-        return Exchange(bulk(OURS)[0])
+        return Exchange(bulk(OURS, self.size)[0], self.size)
 
-    def exchanges(self) -> Factory:
+    def exchanges(self) -> Factory[Exchange]:
         """A server's, which keeps the protocols that it makes."""
         self.made: list[Exchange] = []
 
@@ -49,14 +38,24 @@ class BulkCase(PeerCase):
             self.made.append(self.exchange())
             return self.made[-1]
 
-        factory = Factory.forProtocol(make)  # type: ignore[arg-type]
+        factory = Factory.forProtocol(make)
         factory.noisy = False
         return factory
 
+    @contextmanager
+    def stdout(self) -> Iterator[dict[int, int]]:
+        """A file for a program's stdout."""
+        with (self.directory / "out").open("wb") as target:
+            yield {1: target.fileno()}
+
+    def assert_sent(self) -> None:
+        """All of what ours sent is in that file."""
+        self.assertEqual(digest_of(self.directory / "out"), bulk(OURS, self.size)[1])
+
     def assert_received(self, exchange: Exchange, version: str | None) -> None:
         """All of what the peer sent has come."""
-        self.assertEqual(exchange.received, SIZE)
-        self.assertEqual(exchange.sha256.hexdigest(), bulk(THEIRS)[1])
+        self.assertEqual(exchange.received, self.size)
+        self.assertEqual(exchange.sha256.hexdigest(), bulk(THEIRS, self.size)[1])
         self.assertEqual(exchange.facts and exchange.facts.version, version)
 
 
@@ -77,7 +76,7 @@ class OpenSSLTests(BulkCase):
 
     async def _client(self, version: str) -> None:
         server = await self.serve(self.exchanges())
-        with self._stdout() as files:
+        with self.stdout() as files:
             # Without -quiet the end of its input would be the end of the connection, and a Q at the
             # start of what it reads too.
             program = s_client(self, server.port, "-quiet", VERSIONS[version], files=files)
@@ -85,11 +84,12 @@ class OpenSSLTests(BulkCase):
         await program.succeeded()
         [reason] = await server.ended(1)
         self.assertIsInstance(reason, ConnectionDone)
-        self._compare(self.made[0], version)
+        self.assert_sent()
+        self.assert_received(self.made[0], version)
 
     async def _server(self, version: str) -> None:
         async def start(port: int) -> tuple[Program, Exchange]:
-            with self._stdout() as files:
+            with self.stdout() as files:
                 program = start_s_server(
                     self, port, "-naccept", 1, "-quiet", VERSIONS[version], files=files
                 )
@@ -107,21 +107,45 @@ class OpenSSLTests(BulkCase):
         reason = await exchange.gone()
         self.assertIsInstance(reason, ConnectionDone)
         await program.succeeded()
-        self._compare(exchange, version)
-
-    @contextmanager
-    def _stdout(self) -> Iterator[dict[int, int]]:
-        """A file for its stdout."""
-        with (self.directory / "out").open("wb") as target:
-            yield {1: target.fileno()}
-
-    def _compare(self, exchange: Exchange, version: str) -> None:
+        self.assert_sent()
         self.assert_received(exchange, version)
-        self.assertEqual(digest_of(self.directory / "out"), bulk(OURS)[1])
+
+
+class GnuTLSTests(BulkCase):
+    """
+    C{gnutls-cli}, whose stdout is a file.
+
+    It writes and flushes 4 KiB at a time, and so takes more than a minute for 64 MiB.
+    """
+
+    timeout = 300
+    size = SIZE if os.environ.get("BIOCONN_SLOW") else 2 * 1024 * 1024
+
+    async def test_client_tls12(self) -> None:
+        await self._client("TLSv1.2")
+
+    async def test_client_tls13(self) -> None:
+        await self._client("TLSv1.3")
+
+    async def _client(self, version: str) -> None:
+        server = await self.serve(self.exchanges())
+        with self.stdout() as files:
+            program = cli(
+                self,
+                server.port,
+                *("--logfile", self.directory / "log", "--priority", PRIORITIES[version]),
+                files=files,
+            )
+        program.write(bulk(THEIRS, self.size)[0])
+        await program.succeeded(250)
+        # Its own close is none of TLS, see test_gnutls.
+        await server.ended(1)
+        self.assert_sent()
+        self.assert_received(self.made[0], version)
 
 
 class ScriptTests(BulkCase):
-    """Python's C{ssl} and asyncio."""
+    """Python's C{ssl}, asyncio and Node.js."""
 
     async def test_python_client_tls12(self) -> None:
         await self._client(BLOCKING, "TLSv1.2")
@@ -147,12 +171,22 @@ class ScriptTests(BulkCase):
     async def test_asyncio_server_tls13(self) -> None:
         await self._server(ASYNCIO, "TLSv1.3")
 
+    async def test_node_client_tls12(self) -> None:
+        await self._client(NODE, "TLSv1.2")
+
+    async def test_node_client_tls13(self) -> None:
+        await self._client(NODE, "TLSv1.3")
+
+    async def test_node_server_tls12(self) -> None:
+        await self._server(NODE, "TLSv1.2")
+
+    async def test_node_server_tls13(self) -> None:
+        await self._server(NODE, "TLSv1.3")
+
     async def _client(self, script: Script, version: str) -> None:
         server = await self.serve(self.exchanges())
         path, _ = bulk_file(self.directory, THEIRS)
-        program = script.start_client(
-            self, server.port, once(version), "exchange", file=str(path)
-        )
+        program = script.start_client(self, server.port, once(version), "exchange", file=str(path))
         said = await program.succeeded()
         [reason] = await server.ended(1)
         self.assertIsInstance(reason, ConnectionDone)
@@ -160,9 +194,7 @@ class ScriptTests(BulkCase):
 
     async def _server(self, script: Script, version: str) -> None:
         path, _ = bulk_file(self.directory, THEIRS)
-        port, program = await script.start_server(
-            self, once(version), "exchange", file=str(path)
-        )
+        port, program = await script.start_server(self, once(version), "exchange", file=str(path))
         exchange = await self.connect(port, self.exchange())
         reason = await exchange.gone()
         self.assertIsInstance(reason, ConnectionDone)

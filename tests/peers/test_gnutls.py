@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.protocol import Factory
 
-from tests.peers.echo import Echo, lines
+from tests.peers.echo import lines
 from tests.peers.ours import (
     GREETING,
     Fetch,
@@ -84,13 +83,16 @@ class ClientTests(PeerCase):
         await self._resumed_by_command(TLS13)
 
     async def _resumed_by_command(self, priority: str) -> None:
-        """It closes and connects again, in one run, more than once."""
+        """
+        It closes and connects again, in one run.  After a resumption it has no session any more:
+        every other connection is resumed.
+        """
         program, _ = await self.begin(priority)
         for _ in range(3):
             program.write("^resume^\n")
-            await program.wait_for("This is a resumed session")
+            await program.wait_for("Resume Handshake was completed")
             await self.say_both_ways(program, await self.next_talk(), "after it")
-        self.assertEqual([each.resumed for each in self.server.facts], [False, True, True, True])
+        self.assertEqual([each.resumed for each in self.server.facts], [False, True, False, True])
 
     async def test_half_close_tls12(self) -> None:
         await self._half_close(TLS12)
@@ -119,14 +121,14 @@ class ClientTests(PeerCase):
         await self._our_half_close(TLS13)
 
     async def _our_half_close(self, priority: str) -> None:
-        """It reads to our close_notify, and closes in turn."""
+        """It reads to our close_notify, and closes in turn, with no close_notify of its own."""
         program, talk = await self.begin(priority)
         talk.say(b"our last words\n")
         talk.close_write()
         await program.wait_for("our last words\n")
         await program.wait_for("Peer has closed the GnuTLS connection")
         await program.succeeded()
-        self.assertIsInstance(await talk.gone(), ConnectionDone)
+        self.assertIsInstance(await talk.gone(), ConnectionLost)
 
     async def test_bindings_tls12(self) -> None:
         await self._bindings(TLS12)
@@ -243,22 +245,28 @@ class ChoiceTests(PeerCase):
         await self._short_records(TLS13)
 
     async def _short_records(self, priority: str) -> None:
-        """It wants records of 512 bytes at most: RFC 8449, and RFC 6066, section 4."""
-        server = await self.serve(Factory.forProtocol(Echo))
+        """
+        It wants records of 512 bytes at most: RFC 8449, and RFC 6066, section 4.  Of what it reads
+        from its stdin at once it sends one such record, and drops the rest.
+        """
+        talks = Talks()
+        server = await self.serve(talks)
         program = cli(self, server.port, "--recordsize", 512, "--priority", priority)
+        talk = await talks.next()
         await program.wait_for("Simple Client Mode")
-        text = lines(5_000)
-        program.write(text)
-        program.end_input()
-        await program.ended()
-        print(len(text), program.said[-100:], len(program.said), server.reasons)
+        text = lines(20_000)
+        talk.say(text.encode())
+        for at in range(10):
+            program.write(f"their line {at}\n")
+            await talk.hear(f"their line {at}\n".encode())
+        talk.close()
+        self.assertIn(text, await program.succeeded())
+        self.assertIsInstance(await talk.gone(), ConnectionDone)
 
     async def test_client_version_refused(self) -> None:
         """TLS 1.1 is refused by an alert, and the next one is served."""
         server = await self.serve(page())
-        program = cli(
-            self, server.port, "--priority", "NORMAL:-VERS-ALL:+VERS-TLS1.1:%COMPAT"
-        )
+        program = cli(self, server.port, "--priority", "NORMAL:-VERS-ALL:+VERS-TLS1.1:%COMPAT")
         self.assertEqual(await program.ended(), 1)
         self.assertIn("protocol version", program.said)
         await stays_up(self, server)
@@ -266,8 +274,8 @@ class ChoiceTests(PeerCase):
     async def test_server_version_refused(self) -> None:
         """A server of TLS 1.1 alone."""
         port, _ = await serv(self, "--http", "--priority", "NORMAL:-VERS-ALL:+VERS-TLS1.1")
-        reason = await self.assertFailure(self.start_connecting(port), PeerError)
-        self.assertEqual(reason.alert, "protocol_version")
+        reason = await self.connect_in_vain(port, PeerError)
+        self.assertEqual(reason.alert, "handshake_failure")
 
 
 def _add_choices() -> None:
@@ -306,12 +314,15 @@ class CertificateTests(PeerCase):
     async def test_our_certificate_missing(self) -> None:
         """gnutls-serv wants one, and ours has none."""
         port, _ = await serv(self, "--echo", "--priority", TLS12, certificate=True)
-        reason = await self.assertFailure(self.start_connecting(port), AlertReceived)
-        self.assertEqual(reason.alert, "certificate_required")
+        reason = await self.connect_in_vain(port, AlertReceived)
+        # A quirk of it: it says that the list with no certificate in it cannot be decoded.
+        self.assertEqual(reason.alert, "decode_error")
         # In TLS 1.3 a client is connected before the server has looked.
         port, _ = await serv(self, "--echo", "--priority", TLS13, certificate=True)
         talk = await self.connect(port, Talk())
-        self.assertIsInstance(await talk.gone(), AlertReceived)
+        gone = await talk.gone()
+        assert isinstance(gone, AlertReceived)
+        self.assertEqual(gone.alert, "certificate_required")
 
     async def test_other_name(self) -> None:
         """gnutls-serv is not who we want to talk to, and is told."""
@@ -319,10 +330,13 @@ class CertificateTests(PeerCase):
         material.server, material.server_key = material.issue("other", "other.example.org")
         for priority in (TLS12, TLS13):
             port, program = await serv(self, "--echo", "--priority", priority)
-            reason = await self.assertFailure(self.start_connecting(port), CertificateRefused)
+            reason = await self.connect_in_vain(port, CertificateRefused)
             self.assertIn("other.example.org", str(reason))
-            if not PUBLIC_API_ONLY:
-                await program.wait_for("Certificate is bad")
+            # In TLS 1.3 OpenSSL's alert is in the clear here, which GnuTLS does not expect.
+            await program.wait_for(
+                "Error in handshake: "
+                + ("Decryption has failed" if priority == TLS13 else "A TLS fatal alert")
+            )
 
     async def test_our_other_name(self) -> None:
         """gnutls-cli finds that we are not who it wants to talk to."""

@@ -38,7 +38,7 @@ SERVERS: dict[str, ServerDriver] = {
     "nginx_http": with_nginx.http_server,
     "nginx_stream": with_nginx.stream_server,
 }
-"""The peers that serve ours."""
+"""The peers that serve ours.  curl serves nothing."""
 
 CLIENT_GAPS: Gaps = {}
 SERVER_GAPS: Gaps = {}

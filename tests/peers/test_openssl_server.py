@@ -209,9 +209,7 @@ class CertificateTests(PeerCase):
         """
         for version in VERSIONS.values():
             port, program = await s_server(self, version, *arguments, own=own)
-            error = await self.assertFailure(
-                self.start_connecting(port), CertificateRefused, PeerError
-            )
+            error = await self.connect_in_vain(port, CertificateRefused, PeerError)
             if not PUBLIC_API_ONLY:
                 await program.wait_for(f"alert {alert}")
         return str(error)
@@ -227,21 +225,19 @@ class CertificateTests(PeerCase):
         self.assertIn("localhost", sentence)
 
     async def test_unknown_authority(self) -> None:
-        other = self.directory / "other"
-        other.mkdir()
-        stranger = type(self.material)(other)
+        stranger = self.stranger()
         own = (stranger.server, stranger.server_key)
         self.assertIn("trusted", await self.refused("unknown ca", own))
 
     async def test_no_certificate_of_ours(self) -> None:
         """A server that wants a certificate of ours, and gets none."""
         port, program = await s_server(self, VERSIONS["TLSv1.2"], certificate=True)
-        reason = await self.assertFailure(self.start_connecting(port), AlertReceived)
+        reason = await self.connect_in_vain(port, AlertReceived)
         self.assertEqual(reason.alert, "handshake_failure")
         await program.wait_for("peer did not return a certificate")
         # In TLS 1.3 a client is connected before the server has looked.
         port, program = await s_server(self, VERSIONS["TLSv1.3"], certificate=True)
         talk = await self.connect(port, Talk())
-        reason = await talk.gone()
-        assert isinstance(reason, AlertReceived)
-        self.assertEqual(reason.alert, "certificate_required")
+        gone = await talk.gone()
+        assert isinstance(gone, AlertReceived)
+        self.assertEqual(gone.alert, "certificate_required")

@@ -15,7 +15,11 @@ PRIORITIES = {
 
 
 def cli(
-    case: PeerCase, port: int, *arguments: object, certificate: bool = False
+    case: PeerCase,
+    port: int,
+    *arguments: object,
+    certificate: bool = False,
+    files: dict[int, int] | None = None,
 ) -> Program:
     """Start a client, of a server on this machine."""
     material = case.material
@@ -29,6 +33,7 @@ def cli(
         *own,
         *arguments,
         "127.0.0.1",
+        files=files,
     )
 
 

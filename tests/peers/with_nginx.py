@@ -30,9 +30,7 @@ async def start(
     """
     module = ""
     if kind == "stream":
-        module = "".join(
-            f"load_module {path};" for path in _STREAM_MODULE if Path(path).exists()
-        )
+        module = "".join(f"load_module {path};" for path in _STREAM_MODULE if Path(path).exists())
     temporary = ""
     if kind == "http":
         temporary = "access_log off;" + "".join(

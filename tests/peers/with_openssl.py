@@ -104,9 +104,7 @@ async def client(case: PeerCase, port: int, how: Combination) -> list[Seen]:
 
 async def server(case: PeerCase, how: Combination) -> PeerServer:
     """With C{-www} it answers with what it knows of the connection."""
-    port, _ = await s_server(
-        case, "-www", VERSIONS[how.version], certificate=how.certificate
-    )
+    port, _ = await s_server(case, "-www", VERSIONS[how.version], certificate=how.certificate)
 
     async def seen(answers: list[str]) -> list[Seen]:
         matches = [re.search(r"^(New|Reused), (\S+), Cipher is", each, re.M) for each in answers]

@@ -32,9 +32,13 @@ class Script:
     ) -> Program:
         material = case.material
         client = role == "client"
-        own = (material.client, material.client_key) if client else (
-            material.server,
-            material.server_key,
+        own = (
+            (material.client, material.client_key)
+            if client
+            else (
+                material.server,
+                material.server_key,
+            )
         )
         certificate, key = own if not client or how.certificate else (None, None)
         given = {

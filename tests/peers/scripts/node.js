@@ -1,8 +1,9 @@
-// A client or a server with the module tls of Node.js.
+// A client or a server that talks TLS with the module tls of Node.js.
 //
 // Its one argument is a JSON object; it prints a JSON object for each connection.
 'use strict';
 
+const crypto = require('crypto');
 const fs = require('fs');
 const tls = require('tls');
 
@@ -39,17 +40,39 @@ function ask(session, times) {
   });
 }
 
-// A server answers with what it knows of the connection.
-function serve() {
+function serve(talk) {
   const server = tls.createServer(
     { ...options, requestCert: Boolean(given.authorities), rejectUnauthorized: true },
-    (socket) => socket.once('data', () => socket.end(JSON.stringify(facts(socket)))),
+    talk,
   );
   server.listen(0, '127.0.0.1', () => say({ port: server.address().port }));
+  return server;
 }
 
-if (given.role === 'client') {
+// Sends the bytes of a file and reads what comes, both at once, until the peer closes.
+function exchange(socket) {
+  const known = facts(socket);
+  const digest = crypto.createHash('sha256');
+  socket.on('data', (data) => digest.update(data));
+  socket.on('end', () => {
+    say({ ...known, digest: digest.digest('hex'), unsent: 0 });
+    socket.end();
+  });
+  fs.createReadStream(given.file).pipe(socket, { end: false });
+}
+
+if (given.act === 'ask') {
   ask(undefined, given.connections);
+} else if (given.act === 'answer') {
+  serve((socket) => socket.once('data', () => socket.end(JSON.stringify(facts(socket)))));
+} else if (given.role === 'client') {
+  const socket = tls.connect(
+    { ...options, host: '127.0.0.1', port: given.port, servername: 'localhost' },
+    () => exchange(socket),
+  );
 } else {
-  serve();
+  const server = serve((socket) => {
+    exchange(socket);
+    server.close();
+  });
 }

@@ -116,9 +116,7 @@ async def close_last(
     say(**known, received=received.decode())
 
 
-Act = Callable[
-    [asyncio.StreamReader, asyncio.StreamWriter, dict[str, Any]], Awaitable[None]
-]
+Act = Callable[[asyncio.StreamReader, asyncio.StreamWriter, dict[str, Any]], Awaitable[None]]
 ACTS: dict[str, Act] = {each.__name__: each for each in (ask, answer, exchange, close_last)}
 
 

@@ -1,0 +1,112 @@
+"""What an application can ask of its connection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from OpenSSL import SSL
+from OpenSSL.crypto import X509
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.protocols.tls import BufferingTLSTransport
+from twisted.python.failure import Failure
+
+from .connector import Connector
+from .errors import UsageError
+from .negotiated import Negotiated
+
+
+class ConnectionFacts(BufferingTLSTransport):
+    """
+    The part of L{TLSConnectorProtocol<twisted_bioconn.protocol.TLSConnectorProtocol>} that
+    answers questions and changes nothing.
+
+    Twisted's own class is its base so that programs which look for that find it.
+    """
+
+    # Any, because either may be of somebody else's making: a factory that has none of our
+    # attributes, a transport that can do no more than write and close.
+    factory: Any
+    transport: Any
+
+    _connector: Connector | None = None
+    _negotiated: Negotiated | None = None
+    _handshakeSeconds: float | None = None
+    _reason: Failure | None = None
+    _waiting: list[Deferred[Negotiated]] | None = None
+
+    @property  # type: ignore[override]
+    def _tlsConnection(self) -> SSL.Connection | None:
+        connector = self._connector
+        return None if connector is None else connector.connection
+
+    @_tlsConnection.setter
+    def _tlsConnection(self, connection: SSL.Connection) -> None:
+        self._needConnector().connection = connection
+
+    def getHandle(self) -> SSL.Connection | None:
+        """The L{OpenSSL.SSL.Connection}; L{None} once the connection is lost."""
+        return self._tlsConnection
+
+    def getPeerCertificate(self) -> X509 | None:
+        """The peer's certificate; L{None} where it showed none or the connection is lost."""
+        connection = self._tlsConnection
+        return None if connection is None else connection.get_peer_certificate()
+
+    @property
+    def negotiatedProtocol(self) -> bytes | None:
+        """The application protocol agreed on by ALPN; L{None} where none was."""
+        connection = self._tlsConnection
+        return None if connection is None else connection.get_alpn_proto_negotiated() or None
+
+    @property
+    def negotiated(self) -> Negotiated | None:
+        """What the handshake agreed on; L{None} until it is done."""
+        if self._negotiated is None and self._connector is not None:
+            facts = self._connector.negotiated
+            if facts is not None:
+                self._negotiated = attrs.evolve(facts, handshake_seconds=self._handshakeSeconds)
+        return self._negotiated
+
+    def exportKeyingMaterial(
+        self, label: bytes, length: int, context: bytes | None = None
+    ) -> bytes:
+        """
+        C{length} bytes that both ends can derive and nobody else: RFC 8446, section 7.5.
+
+        @raise UsageError: the handshake is not done, or the connection is lost.
+        """
+        return self._needConnector().export_keying_material(label, length, context)
+
+    def channelBinding(self, kind: str = "tls-exporter") -> bytes:
+        """
+        What binds a login to this very connection.
+
+        @param kind: C{"tls-exporter"} (RFC 9266) or C{"tls-server-end-point"} (RFC 5929).
+        @raise UsageError: the handshake is not done, or the connection is lost.
+        """
+        return self._needConnector().channel_binding(kind)
+
+    def _needConnector(self) -> Connector:
+        if self._connector is None:
+            raise UsageError("there is no connection")
+        return self._connector
+
+    def whenHandshakeDone(self) -> Deferred[Negotiated]:
+        """
+        Fires with what was agreed on when the handshake is done and the peer is verified; fails
+        with the reason of C{connectionLost} if the connection ends before that, and with
+        C{ConnectionDone} if it had ended before this call.
+        """
+        done: Deferred[Negotiated] = Deferred()
+        facts = self.negotiated
+        if facts is not None:
+            done.callback(facts)
+        elif self.wrappedProtocol is None:
+            done.errback(self._reason or Failure(ConnectionDone()))
+        else:
+            if self._waiting is None:
+                self._waiting = []
+            self._waiting.append(done)
+        return done

@@ -1,0 +1,122 @@
+"""
+Backpressure, in both directions.
+
+Outwards, the transport below tells a producer of the application when to wait: through a membrane,
+since the handshake can make it wait too.  Inwards, the application pauses us.  Then nothing is
+delivered, while the handshake goes on and what is written is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet._producer_helpers import _PullToPush
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.protocols import tls
+
+from ._facts import ConnectionFacts
+from ._phase import BEFORE_OPEN, LIVE, Phase
+from .connector import State
+
+
+class FlowControl(ConnectionFacts):
+    """
+    The part of L{TLSConnectorProtocol<twisted_bioconn.protocol.TLSConnectorProtocol>} that
+    producers and consumers call.
+    """
+
+    _phase = Phase.NEW
+    _producer: Any = None
+    _paused = False
+    _wireEnded = False
+    _clock: IReactorTime | None = None
+    _catchingUp: IDelayedCall | None = None
+
+    def _end(self) -> None:
+        """Go on with C{loseConnection} if nothing that was promised is left to be sent."""
+        raise NotImplementedError
+
+    def _catchUp(self) -> None:
+        """Deliver what came while the application had paused us."""
+        raise NotImplementedError
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """
+        Let a producer write as fast as the transport takes it.
+
+        @raise RuntimeError: there is one already.
+        """
+        if self._phase not in (Phase.CONNECTED, Phase.ENDING):
+            producer.stopProducing()
+            return
+        if self._producer is not None:
+            raise RuntimeError(
+                f"cannot register producer {producer}:"
+                f" {self._producer._producer} was never unregistered"
+            )
+        if not streaming:
+            producer = _PullToPush(producer, self)
+        membrane = tls._ProducerMembrane(producer)
+        self.transport.registerProducer(membrane, True)
+        self._producer = membrane
+        if not streaming:
+            producer.startStreaming()
+
+    def unregisterProducer(self) -> None:
+        """The producer has finished."""
+        membrane, self._producer = self._producer, None
+        if membrane is None:
+            return
+        if isinstance(membrane._producer, _PullToPush):
+            membrane._producer.stopStreaming()
+        if self._phase is not Phase.LOST:
+            self.transport.unregisterProducer()
+        if self._phase is Phase.ENDING:
+            self._end()
+
+    def pauseProducing(self) -> None:
+        """Deliver nothing until C{resumeProducing}; after C{loseConnection}, nothing any more."""
+        connector = self._connector
+        if self._paused or connector is None or self._phase not in LIVE:
+            return
+        self._paused = True
+        if self._phase is not Phase.CLOSING and connector.state not in BEFORE_OPEN:
+            self.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """
+        Deliver again, beginning with what came in the meantime.
+
+        Not from within this call: an application that resumes may not be ready for bytes before
+        it has returned.
+        """
+        connector = self._connector
+        if not self._paused or connector is None or self._phase is Phase.CLOSING:
+            return
+        self._paused = False
+        if self._phase not in LIVE or connector.state in BEFORE_OPEN:
+            return
+        self.transport.resumeProducing()
+        if connector.unread or self._wireEnded or connector.state is not State.OPEN:
+            self._scheduleCatchingUp()
+
+    def stopProducing(self) -> None:
+        """No more is wanted: close the connection."""
+        self.loseConnection()
+
+    def stopConsuming(self) -> None:
+        """The producer is stopped: close the connection."""
+        self.unregisterProducer()
+        self.loseConnection()
+
+    def _scheduleCatchingUp(self) -> None:
+        if self._catchingUp is None:
+            self._catchingUp = self._later(self._catchUp)
+
+    def _later(self, call: Callable[[], None]) -> IDelayedCall | None:
+        """Call when the clock turns; at once where there is no clock."""
+        if self._clock is None:
+            call()
+            return None
+        return self._clock.callLater(0, call)
