@@ -407,12 +407,14 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def report(results: Results, soak: float = 0.0) -> str:
     """
-    All tables.
+    All tables, and the targets of the work that was asked for.
     """
+    asked = {ROWS[row].work for row in (*results.figures, *results.failures)}
     parts = [_row_table(results, row) for key, row in ROWS.items() if key in results.figures]
     rows = [
         [f"({each.work}) {each.what}", each.target, each.measured or "not measured", each.mark]
         for each in verdicts(results, soak)
+        if each.work in asked
     ]
     parts.append(
         "### What it should be\n\n" + table(("work", "target", "measured", "verdict"), rows)

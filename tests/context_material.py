@@ -161,7 +161,7 @@ def _facts(facts: Negotiated | None, loop: Loopback) -> Negotiated:
     return facts
 
 
-class ContextCase(EngineCase):
+class OptionsCase(EngineCase):
     """A test in which options objects meet."""
 
     def setUp(self) -> None:

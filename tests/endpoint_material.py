@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakValueDictionary
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
@@ -17,11 +18,12 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from tests.context_material import serving, visiting
+from tests.engines import EngineCase
 from tests.protocol_wire import MemoryConnection, MemorySocket, Turns
+from twisted_bioconn import context
 from twisted_bioconn.endpoints import ClientEndpoint, ServerEndpoint
 
 
@@ -184,7 +186,7 @@ class MemoryConnector:
         return ours
 
 
-class EndpointCase(SynchronousTestCase):
+class EndpointCase(EngineCase):
     """
     A test with endpoints in memory.
 
@@ -193,6 +195,9 @@ class EndpointCase(SynchronousTestCase):
     """
 
     def setUp(self) -> None:
+        super().setUp()
+        # A context that another test's client still has may have been made by the other engine.
+        self.patch(context, "_CLIENT_CONTEXTS", WeakValueDictionary())
         self.clock = Turns()
         self.connector = MemoryConnector(self.clock)
         self.listener = MemoryListener()

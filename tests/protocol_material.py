@@ -317,7 +317,8 @@ class ProtocolCase(TestCase):
         """
         wrapped = app
         if isinstance(app, Protocol):
-            wrapped = Factory.forProtocol(lambda: app)
+            # Only once, so that the factory does not keep it.
+            wrapped = Factory.forProtocol([app].pop)
         factory = self.factory_class(options, client, wrapped, clock=clock or self.clock)
         for name, value in settings.items():
             setattr(factory, name, value)

@@ -300,8 +300,15 @@ class ResultsTests(SynchronousTestCase):
         self.assertIn(
             "2% of the time (median of the measurements with a closed loop; at most 40%)", text
         )
-        for target in TARGETS:
-            self.assertIn(f"{target.column} / {target.to}", text)
+
+    def test_targets_reported(self) -> None:
+        """Those of the work that was asked for, whether there are figures for them or not."""
+        results = costs("request", bioconn=20e-6, haproxy=40e-6)
+        results.fail("resume", "twisted", "it does not resume")
+        lines = [line for line in report(results).splitlines() if line.startswith("| (")]
+        self.assertEqual(len(lines), 2)
+        self.assertRegex(lines[0], r"\(c\) .* bioconn / haproxy .* 0.500 .* met \|")
+        self.assertRegex(lines[1], r"\(e\) .* bioconn / the best peer .* not measured .* \? \|")
 
     def test_json(self) -> None:
         """All of it is JSON, every round included."""

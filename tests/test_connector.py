@@ -329,8 +329,10 @@ class HandshakeTests(EngineCase):
             self.assertIs(loop.server.state, State.OPEN)
             # Nobody can say how much of it is plaintext, but some is left.
             self.assertGreater(loop.server.unread, len(b"early"))
+            flush(loop.server)
             self.assertFalse(loop.server.renew_bios())
             self.assertEqual(loop.server.read(), b"early")
+            self.assertEqual(loop.server.renew_bios(), not self.public_api)
             self.assertEqual(loop.server.unread, 0)
 
     def test_first_step_fails(self) -> None:

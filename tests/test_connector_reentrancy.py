@@ -23,7 +23,7 @@ from twisted_bioconn import _openssl
 from twisted_bioconn.connector import Connector, State, WriteBuffer
 from twisted_bioconn.errors import PeerError, TruncatedError, UsageError
 from twisted_bioconn.testing import Loopback
-from twisted_bioconn.verify import HostVerifier
+from twisted_bioconn.verify import CertificateRefused, HostVerifier
 
 
 @on_both_engines
@@ -400,6 +400,27 @@ class ReferenceTests(ContextCase):
             connector.end_of_wire()
         del connector, connection
         self.assertIs(reference(), None)
+
+    def test_no_cycle_of_a_refusal(self) -> None:
+        """The same for a peer that was refused, once it is let go."""
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for version in VERSIONS:
+            client_, server_ = pair(version)
+            _openssl.set_verification(client_, SSL.VERIFY_PEER, HostVerifier("elsewhere.example"))
+            reference = weakref.ref(client_)
+            ours, peer = Connector(client_, True), Connector(server_, False)
+            with contextlib.suppress(PeerError):
+                for _ in range(3):
+                    peer.feed(b"".join(iter(ours.take, b"")))
+                    ours.feed(b"".join(iter(peer.take, b"")))
+            self.assertIn("not for elsewhere.example", str(ours.error))
+            self.assertIsInstance(ours.refusal, CertificateRefused)
+            ours.forget()
+            self.assertIs(ours.refusal, None)
+            del ours, client_
+            self.assertIs(reference(), None)
 
     def test_errors_do_not_grow(self) -> None:
         """A traceback is not made longer by each time that the error is raised."""

@@ -19,7 +19,7 @@ from tests.context_material import (
     FFDHE2048,
     OAKLEY_1024,
     ROOTS,
-    ContextCase,
+    OptionsCase,
     Speaking,
     certified,
     dh_parameters,
@@ -73,7 +73,7 @@ def a_client(title: str = "client of theirs", issuer: Party | None = None) -> Pa
 
 
 @on_both_engines
-class KeyTests(ContextCase):
+class KeyTests(OptionsCase):
     """Which keys a server may have."""
 
     def test_ecdsa(self) -> None:
@@ -148,7 +148,7 @@ class KeyTests(ContextCase):
 
 
 @on_both_engines
-class ChainTests(ContextCase):
+class ChainTests(OptionsCase):
     """What is sent, and whose signature counts."""
 
     def test_intermediates_sent(self) -> None:
@@ -235,7 +235,7 @@ class ChainTests(ContextCase):
 
 
 @on_both_engines
-class ALPNTests(ContextCase):
+class ALPNTests(OptionsCase):
     """Who says which application protocols there are."""
 
     def agreed(
@@ -304,7 +304,7 @@ class ALPNTests(ContextCase):
 
 
 @on_both_engines
-class ClientCertificateTests(ContextCase):
+class ClientCertificateTests(OptionsCase):
     """Whom a server lets in."""
 
     def test_required(self) -> None:
@@ -405,7 +405,7 @@ class ClientCertificateTests(ContextCase):
 
 
 @on_both_engines
-class NewCertificateTests(ContextCase):
+class NewCertificateTests(OptionsCase):
     """A certificate changes while the server runs."""
 
     def test_use(self) -> None:
@@ -476,7 +476,7 @@ class NewCertificateTests(ContextCase):
 
 
 @on_both_engines
-class DiffieHellmanTests(ContextCase):
+class DiffieHellmanTests(OptionsCase):
     """C{dhParameters}, as C{ssl:} has them."""
 
     def parameters(self, prime: str = FFDHE2048) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from attrs import evolve
 from OpenSSL import SSL
 
-from tests.context_material import ROOTS, ContextCase, serving, visiting
+from tests.context_material import ROOTS, OptionsCase, serving, visiting
 from tests.engines import on_both_engines
 from tests.tls_material import (
     TLS12,
@@ -34,7 +34,7 @@ HELLO_RETRY_RANDOM = bytes.fromhex(
 )
 
 
-class PolicyCase(ContextCase):
+class PolicyCase(OptionsCase):
     """What is the same for both sides."""
 
     def foreign(

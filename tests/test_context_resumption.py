@@ -21,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.context_material import (
     ROOTS,
-    ContextCase,
+    OptionsCase,
     Meeting,
     Speaking,
     certified,
@@ -126,7 +126,7 @@ class Fickle:
             raise PermissionError("not any more")
 
 
-class SessionCase(ContextCase):
+class SessionCase(OptionsCase):
     """A test with a first connection and a second."""
 
     def assertResumed(self, meeting: Meeting) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.context_material import ROOTS, ContextCase, Meeting, certified, serving, visiting
+from tests.context_material import ROOTS, OptionsCase, Meeting, certified, serving, visiting
 from tests.engines import on_both_engines
 from tests.tls_material import (
     FOR_CLIENTS,
@@ -122,7 +122,7 @@ class NameTests(SynchronousTestCase):
 
 
 @on_both_engines
-class HostTests(ContextCase):
+class HostTests(OptionsCase):
     """The certificate has to be for the host that was asked for."""
 
     def let_in(self, party: Party, host: str, **options: Any) -> Meeting:
@@ -211,7 +211,7 @@ class HostTests(ContextCase):
 
 
 @on_both_engines
-class MoreThanTheNameTests(ContextCase):
+class MoreThanTheNameTests(OptionsCase):
     """Pins, checks, and the unsafe switch."""
 
     def test_pins(self) -> None:

@@ -18,6 +18,7 @@ from twisted.internet.error import (
     TimeoutError,
 )
 from twisted.internet.interfaces import (
+    IHalfCloseableProtocol,
     IHandshakeListener,
     IProtocolNegotiationFactory,
     IStreamClientEndpoint,
@@ -29,6 +30,7 @@ from zope.interface.verify import verifyObject
 
 from tests.context_material import ROOTS, Speaking, certified, serving, visiting
 from tests.endpoint_material import Application, Applications, EndpointCase, Silent, raising
+from tests.engines import on_both_engines
 from tests.tls_material import (
     TLS12,
     TLS13,
@@ -36,7 +38,6 @@ from tests.tls_material import (
     client,
     server,
 )
-from twisted_bioconn import endpoints
 from twisted_bioconn.errors import PeerError
 from twisted_bioconn.verify import CertificateRefused
 
@@ -51,6 +52,17 @@ class Listening(Application):
         self.note("handshake")
 
 
+@implementer(IHalfCloseableProtocol)
+class Half(Application):
+    """One that can go on when one direction is closed."""
+
+    def readConnectionLost(self) -> None:
+        self.note("read lost")
+
+    def writeConnectionLost(self) -> None:
+        self.note("write lost")
+
+
 def ending(method: str) -> Callable[[Application], None]:
     """What an application does to end the connection that it was just given."""
 
@@ -60,6 +72,7 @@ def ending(method: str) -> Callable[[Application], None]:
     return end
 
 
+@on_both_engines
 class ConnectTests(EndpointCase):
     """When C{connect} fires, and with what."""
 
@@ -252,32 +265,26 @@ class ConnectTests(EndpointCase):
             self.assertEqual(theirs.one.received, b"")
 
     def test_nothing_kept(self) -> None:
-        """When it has fired, nothing of the call is left but the connection."""
+        """
+        An endpoint below may keep our factory; that keeps neither connection nor application.
+        """
         self.listen(Applications())
-        made: list[Any] = []
-        init = endpoints._Connecting.__init__
-
-        def noting(connecting: Any, *arguments: Any) -> None:
-            made.append(ref(connecting))
-            init(connecting, *arguments)
-
-        self.patch(endpoints._Connecting, "__init__", noting)
         ours = Applications()
-        self.successResultOf(self._connected(ours))
+        done = self.client_endpoint().connect(ours)
+        [(factory, _)] = self.connector.attempts
+        transport = self.meet()
+        self.assertIs(self.successResultOf(done), ours.one)
+        gone = [ref(each) for each in (ours.one, ours.one.transport, transport)]
         ours.one.transport.abortConnection()
         self.clock.settle()
-        gone = ref(ours.one)
-        del ours
+        ours.built.clear()
+        del ours, transport, done
         gc.collect()
-        self.assertIsNone(gone())
-        self.assertIsNone(made[0]())
-
-    def _connected(self, factory: Any) -> Any:
-        done = self.client_endpoint().connect(factory)
-        self.meet()
-        return done
+        self.assertEqual([each() for each in gone], [None] * 3)
+        self.assertIsNotNone(factory)
 
 
+@on_both_engines
 class ApplicationTests(EndpointCase):
     """What applications do at either end."""
 
@@ -381,6 +388,23 @@ class ApplicationTests(EndpointCase):
         self.clock.settle()
         self.assertEqual(ours.one.received, b"greeting")
 
+    def test_half_closed(self) -> None:
+        """Applications that can be half-closed are, at either end."""
+        ours, theirs = Applications(Half), Applications(Half)
+        self.successResultOf(self.connect(ours, theirs))
+        ours.one.transport.write(b"question")
+        ours.one.transport.loseWriteConnection()
+        self.clock.settle()
+        self.assertEqual(theirs.one.did, ["made", "data", "read lost"])
+        self.assertEqual(ours.one.did, ["made", "write lost"])
+        theirs.one.transport.write(b"answer")
+        theirs.one.transport.loseConnection()
+        self.clock.settle()
+        self.assertEqual(ours.one.received, b"answer")
+        self.assertTrue(ours.one.lost.check(ConnectionDone))
+        self.assertTrue(theirs.one.lost.check(ConnectionDone))
+        self.assertLeftNothing()
+
     def test_protocol_names(self) -> None:
         """ALPN is asked of the application's factory."""
         ours, theirs = Speaking(b"b", b"a"), Speaking(b"a")
@@ -404,6 +428,7 @@ class ApplicationTests(EndpointCase):
         self.failureResultOf(done, LookupError)
 
 
+@on_both_engines
 class GivingUpTests(EndpointCase):
     """Deadlines, cancellation, and what they leave behind: nothing."""
 
@@ -460,6 +485,14 @@ class GivingUpTests(EndpointCase):
         self.assertNoResult(done)
         self.clock.settle()
         self.successResultOf(done)
+        done = self.client_endpoint(timeout=None).connect(Applications())
+        peer = Silent()
+        self.connector.reach(peer)
+        self.clock.settle()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertNoResult(done)
+        done.cancel()
+        self.failureResultOf(done)
 
     def test_over_in_time(self) -> None:
         """Once it has fired, the deadline is off."""

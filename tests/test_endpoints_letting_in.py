@@ -8,7 +8,8 @@ from twisted.internet.address import IPv6Address, UNIXAddress
 from twisted.internet.defer import fail
 
 from tests.context_material import ROOTS, certified, serving, visiting
-from tests.endpoint_material import Applications, EndpointCase, Silent
+from tests.endpoint_material import Applications, EndpointCase, Silent, raising
+from tests.engines import on_both_engines
 from tests.protocol_wire import MemoryConnection, MemorySocket
 from tests.tls_material import TLS12, TLS13, Party, authority, certificate, ec_key, stranger
 from twisted_bioconn import endpoints
@@ -19,6 +20,7 @@ from twisted_bioconn.errors import ConfigurationError
 VERSIONS = ((TLS12, TLS12), (TLS13, TLS13))
 
 
+@on_both_engines
 class LettingInTests(EndpointCase):
     """Whom a server lets in, and what it says of those whom it does not."""
 
@@ -124,13 +126,20 @@ class LettingInTests(EndpointCase):
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, title)])
         self.assertEqual(name.rfc4514_string()[3:5], "x\n")
         evil = Party(certificate(title, authority("nobody"), key=ec_key(8)), ec_key(8))
-        self.listen(Applications(), serving(client_authorities=ROOTS))
         own = CertifiedKey(evil.chain, evil.key)
-        self.client_endpoint(visiting(certificate=own)).connect(Applications())
-        self.meet()
-        [line] = self.lines
-        self.assertTrue(line.isprintable(), repr(line))
-        self.assertIn("2026-11-25 [-] all is well", line)
+        roots = [*ROOTS, authority("nobody").certificate]
+        for options in (
+            serving(client_authorities=ROOTS),
+            # A check of the operator's that repeats what it was shown.
+            serving(client_authorities=roots, check=raising(ValueError(f"who is {title}?"))),
+        ):
+            self.lines.clear()
+            self.listen(Applications(), options)
+            self.client_endpoint(visiting(certificate=own)).connect(Applications())
+            self.meet()
+            [line] = self.lines
+            self.assertTrue(line.isprintable(), repr(line))
+            self.assertIn("2026-11-25 [-] all is well", line)
 
     def test_addresses(self) -> None:
         """Peers have addresses of several kinds."""
@@ -234,8 +243,8 @@ class LettingInTests(EndpointCase):
                     self.assertEqual(
                         str(error), f"{name}={seconds}: this must be seconds above 0, or None"
                     )
-                self.assertIsNone(getattr(make(**{name: None}), name))  # type: ignore[arg-type]
-                self.assertEqual(getattr(make(**{name: 1e-3}), name), 1e-3)  # type: ignore[arg-type]
+                self.assertIsNone(getattr(make(**{name: None}), name))
+                self.assertEqual(getattr(make(**{name: 1e-3}), name), 1e-3)
 
     def test_factory_is_told(self) -> None:
         """The application's factory hears of its ports, as with any endpoint."""

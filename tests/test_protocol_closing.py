@@ -519,7 +519,10 @@ class LingerTests(ProtocolCase):
         self.assertEqual(link.app.received, b"heard")
 
     def test_discarded_after_a_pause(self) -> None:
-        """But not to an application that has paused: it wants no more, and gets no part of it."""
+        """
+        But not to an application that has paused: it wants no more, and gets no part of it.  It
+        is read all the same, a moment later.
+        """
         link = self.link(answers=False)
         link.tls.pauseProducing()
         link.peer.send(LARGE)
@@ -528,6 +531,9 @@ class LingerTests(ProtocolCase):
         link.settle()
         self.assertTrue(link.peer.closed)
         link.tls.resumeProducing()
+        self.assertNotIn(link.transport, self.clock.getReaders())
+        link.wait(1)
+        self.assertIn(link.transport, self.clock.getReaders())
         link.peer.send(b"more")
         link.settle()
         link.peer.close()

@@ -232,7 +232,10 @@ class CycleTests(ProtocolCase):
             link = make()
             connection = ref(link.tls.getHandle())
             remains = [ref(link.tls), ref(link.app), connection]
+            link.peer.answers = True
             link.tls.loseConnection()
+            link.settle()
+            link.peer.go()
             link.settle()
             self.assertTrue(link.app.reasons)
             link.app.reasons.clear()
@@ -267,14 +270,8 @@ class CycleTests(ProtocolCase):
         """A client that refused its server."""
 
         def make() -> Link:
-            link = self.link(
-                client=True,
-                context=server_context(TLS13, issued("elsewhere.example")),
-                settle=False,
-            )
-            while not link.transport.end.arrived:
-                self.clock.turn()
-            return link
+            context = server_context(TLS13, issued("elsewhere.example"))
+            return self.link(client=True, context=context, settle=False)
 
         self.assertGone(make)
 
@@ -282,7 +279,7 @@ class CycleTests(ProtocolCase):
         """One that was asked for its facts, and had deadlines, and a half-close before its end."""
 
         def make() -> Link:
-            link = self.link(HalfApp(), begin=False, idleTimeout=100.0)
+            link = self.link(HalfApp(), begin=False, answers=False, idleTimeout=100.0)
             link.tls.whenHandshakeDone()
             link.transport.begin()
             link.tls.loseWriteConnection()

@@ -267,6 +267,18 @@ class PluginTests(TestCase):
             )
             self.assertEqual(done.stdout, f"{expected} TLSConnectorFactory\n", done.stderr)
 
+    async def test_no_epoll(self) -> None:
+        """Where there is no epoll, Twisted's choice is ours."""
+        done = await deferToThread(
+            run_python,
+            "-c",
+            "import sys\n"
+            "sys.modules['twisted_bioconn._epoll'] = None\n"
+            "from twisted_bioconn.reactor import install; install()\n"
+            "from twisted.internet import reactor; print(type(reactor).__name__)",
+        )
+        self.assertEqual(done.stdout, f"{twisteds_reactor()}\n", done.stderr)
+
     async def test_no_traceback(self) -> None:
         """A command that is given no reactor's name says so in a line."""
         done = await deferToThread(

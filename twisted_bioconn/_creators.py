@@ -13,12 +13,15 @@ from inspect import unwrap
 from typing import Any
 from weakref import WeakSet
 
+import attrs
+from cryptography import x509
 from OpenSSL import SSL
+from service_identity import VerificationError
 from twisted.internet._sslverify import ClientTLSOptions, OpenSSLCertificateOptions
 from twisted.internet.interfaces import IProtocolNegotiationFactory
 
 from ._openssl import set_verification
-from .verify import HostVerifier
+from .verify import CertificateRefused, HostVerifier
 
 Creator = Callable[[Any], SSL.Connection]
 """Makes the connection of a TLS protocol."""
@@ -94,8 +97,29 @@ def _selecting(creator: Creator, options: OpenSSLCertificateOptions) -> Creator:
     return selecting
 
 
+@attrs.frozen
+class _TwistedVerifier:
+    """
+    Verifies as Twisted's options do, and fails with what they fail with: a host name that does not
+    match is service_identity's own error, and is told even where the chain is bad too.
+    """
+
+    host: str
+    even_if_untrusted = True
+
+    def __call__(self, chain: Sequence[x509.Certificate]) -> None:
+        try:
+            HostVerifier(self.host)(chain)
+        except CertificateRefused as refused:
+            mismatch = refused.__cause__
+            if isinstance(mismatch, VerificationError):
+                mismatch.x509_error = refused.x509_error  # type: ignore[attr-defined]
+                raise mismatch from None
+            raise
+
+
 def _verifying(options: ClientTLSOptions) -> Creator:
-    verifier = HostVerifier(options._hostnameASCII)
+    verifier = _TwistedVerifier(options._hostnameASCII)
     mode = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
 
     def unverified(protocol: Any) -> SSL.Connection:

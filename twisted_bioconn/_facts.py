@@ -12,6 +12,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.protocols.tls import BufferingTLSTransport
 from twisted.python.failure import Failure
 
+from ._phase import Phase
 from .connector import Connector
 from .errors import UsageError
 from .negotiated import Negotiated
@@ -30,6 +31,7 @@ class ConnectionFacts(BufferingTLSTransport):
     factory: Any
     transport: Any
 
+    _phase = Phase.NEW
     _connector: Connector | None = None
     _negotiated: Negotiated | None = None
     _handshakeSeconds: float | None = None
@@ -103,7 +105,7 @@ class ConnectionFacts(BufferingTLSTransport):
         facts = self.negotiated
         if facts is not None:
             done.callback(facts)
-        elif self.wrappedProtocol is None:
+        elif self._phase is Phase.LOST:
             done.errback(self._reason or Failure(ConnectionDone()))
         else:
             if self._waiting is None:

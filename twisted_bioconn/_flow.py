@@ -26,7 +26,6 @@ class FlowControl(ConnectionFacts):
     producers and consumers call.
     """
 
-    _phase = Phase.NEW
     _producer: Any = None
     _paused = False
     _wireEnded = False

@@ -208,7 +208,7 @@ class Connector:
         if self._outgoing:
             return True
         if self.state in _ENCRYPTING:
-            return (len(self._buffer) > 0 or self._close_asked) and not self._waits
+            return not self._waits and (self.pending_plaintext > 0 or self._close_asked)
         # A server does not speak first.
         return self.state is State.IDLE and self._starts_by_itself and self.is_client
 
@@ -237,7 +237,10 @@ class Connector:
 
     @property
     def refusal(self) -> BaseException | None:
-        """The exception with which a check of ours refused the peer, if it was one that did."""
+        """
+        The exception with which a check of ours refused the peer, if it was one that did; it is not
+        kept beyond L{forget}.
+        """
         return None if self._verification is None else self._verification.failure
 
     @property
@@ -343,8 +346,6 @@ class Connector:
                 self._go(Step.REMOTE_CLOSE)
         finally:
             self._inside = False
-        if self._blocked or (self._close_asked and self.state in _ENCRYPTING):
-            self._unblock(pieces)
         if pieces and self._keeper is not None and self.error is None:
             # In TLS 1.3 the tickets come after the handshake, before or with the first bytes.
             self._keep_session()
@@ -359,10 +360,14 @@ class Connector:
         """
         if self.state is State.IDLE and self._starts_by_itself:
             self.start_handshake()
-        if self.state in _ENCRYPTING and not self._waits:
+        if (
+            (len(self._buffer) or self._close_asked or self._blocked)
+            and self.state in _ENCRYPTING
+            and not (self._inside or self._must_read)
+        ):
             if self._close_asked:
                 self._write_close()
-            elif len(self._buffer):
+            else:
                 self._encrypt()
         outgoing = self._outgoing
         if not outgoing:
@@ -434,6 +439,9 @@ class Connector:
                 self._keep_session()
             self._engine.forget()
         self._buffer.clear()
+        if self._verification is not None:
+            # By its traceback it leads back to the connection, which is to go with this object.
+            self._verification.failure = None
 
     def renew_bios(self) -> bool:
         """
@@ -451,18 +459,6 @@ class Connector:
     def _waits(self) -> bool:
         """Whether nothing can be encrypted just now: we are in a callback, or OpenSSL must read."""
         return self._inside or self._must_read
-
-    def _unblock(self, pieces: list[bytes]) -> None:
-        """Do what a callback asked for, or what had to wait until OpenSSL had read."""
-        try:
-            if self._blocked:
-                self._encrypt()
-            if self._close_asked and not self._must_read:
-                self._write_close()
-        except PeerError:
-            # Plaintext first.
-            if not pieces:
-                raise
 
     def _keep_session(self) -> None:
         keeper, self._keeper = self._keeper, None

@@ -486,7 +486,7 @@ class ClientOptions:
             that have no C{check}.
         @raise ConfigurationError: this does not fit together.
         """
-        self.host = _verified_host(host if server_name is None else server_name)
+        self.host = ascii_host(host if server_name is None else server_name)
         self.policy = policy
         self.alpn = _wire_names(alpn)
         self.certificate = certificate
@@ -547,7 +547,7 @@ class ClientOptions:
         @raise ConfigurationError: it is no host name.
         """
         other = copy.copy(self)
-        other.host = _verified_host(host)
+        other.host = ascii_host(host)
         other._verifier = attrs.evolve(self._verifier, host=other.host)
         return other
 
@@ -586,11 +586,6 @@ class ClientOptions:
     def _judge_again(self, chain: Sequence[x509.Certificate]) -> None:
         """A resumed session: OpenSSL has verified nothing."""
         self._verifier(self._trust_store.verify(chain))
-
-
-def _verified_host(host: str) -> str:
-    """Less the zone of a link-local address (RFC 4007), which no certificate has."""
-    return ascii_host(host).partition("%")[0]
 
 
 def _system_roots() -> bytes:

@@ -38,8 +38,10 @@ class PeerError(Error):
     whatever looks for that class or at that queue finds them.
 
     @ivar alert: the name of the alert as RFC 8446, section 6.2 spells it (C{"unknown_ca"}), or
-        L{None} where no alert crossed the wire.
-    @ivar direction: whether we sent that alert or received it; L{None} where there was none.
+        L{None} where no alert crossed the wire, or it was encrypted and OpenSSL does not tell its
+        name.
+    @ivar direction: whether we sent that alert or received it; L{None} where there was none, or
+        that cannot be known.
     @ivar sentence: what was wrong, in words.
     """
 

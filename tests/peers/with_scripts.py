@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from attrs import frozen
@@ -32,15 +33,11 @@ class Script:
     ) -> Program:
         material = case.material
         client = role == "client"
-        own = (
-            (material.client, material.client_key)
-            if client
-            else (
-                material.server,
-                material.server_key,
-            )
-        )
-        certificate, key = own if not client or how.certificate else (None, None)
+        certificate: Path | None = material.server
+        key: Path | None = material.server_key
+        if client:
+            certificate = material.client if how.certificate else None
+            key = material.client_key if how.certificate else None
         given = {
             "role": role,
             "act": act,
