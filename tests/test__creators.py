@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtensionOID, NameOID
 from OpenSSL import SSL
 from service_identity import CertificateError, VerificationError
 from twisted.internet import _sslverify, ssl
@@ -43,7 +43,7 @@ from tests.protocol_material import (
 from twisted_bioconn import _creators, verify
 from twisted_bioconn._creators import acceptable_protocols, setup_for_alpn
 
-SAN = x509.ExtensionOID.SUBJECT_ALTERNATIVE_NAME
+SAN = ExtensionOID.SUBJECT_ALTERNATIVE_NAME
 
 
 @cache
@@ -148,10 +148,18 @@ class VerificationTests(ProtocolCase):
             self.assertRefused(signed(dns(*names)))
 
     def test_malformed_bytes(self) -> None:
-        """And one whose names cannot be parsed: an address of five bytes, bytes that are none."""
-        for der in ("30 07 87 05 7f00000101", "30 02 82 05", "05 00", ""):
-            self.assertRefused(signed(raw(der)))
-            self.assertRefused(signed(raw(der)), "127.0.0.1")
+        """And one whose names cannot be parsed: an address of five bytes."""
+        self.assertRefused(signed(raw("30 07 87 05 7f00000101")))
+        self.assertRefused(signed(raw("30 07 87 05 7f00000101")), "127.0.0.1")
+
+    def test_malformed_extension(self) -> None:
+        """Bytes that OpenSSL cannot parse either it refuses by itself, and nothing is logged."""
+        for der in ("30 02 82 05", "05 00", ""):
+            for version in (TLS13, TLS12):
+                link = self.connect(signed(raw(der)), version=version)
+                self.assertEqual(link.app.did, ["made", "lost"])
+                self.assertEqual(link.peer.received, b"")
+                self.assertIsNotNone(link.peer.error)
 
     def test_every_exception(self) -> None:
         """Whatever the check of the name raises is a refusal."""

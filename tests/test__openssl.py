@@ -323,7 +323,7 @@ class EngineTests(EngineCase):
         self.assertRaises(SSL.SysCallError, engine.read, [])
 
     def test_fake(self) -> None:
-        """A fake whose methods return nothing is fed all the same."""
+        """A fake whose methods return nothing is fed all the same; one with no more is drained."""
         written: list[bytes] = []
 
         class Fake:
@@ -336,6 +336,7 @@ class EngineTests(EngineCase):
         engine.feed(b"")
         engine.feed(b"hello")
         self.assertEqual(written, [b"hello"])
+        self.assertEqual(engine.drain(), b"")
 
     def test_interrupted(self) -> None:
         """What is no Exception, such as an interrupt, leaves the connector usable."""
@@ -480,6 +481,41 @@ class VerificationTests(SynchronousTestCase):
             verification = Verification(None, check)
             self.assertTrue(verification.ask_again([server().certificate]))
             self.assertEqual(verification.certificate, server().certificate)
+
+    def test_shown_what_openssl_refuses(self) -> None:
+        """
+        A check that asks for it: its reason is told in OpenSSL's place; where it has none, and for
+        the twin's alert, OpenSSL's number stays.
+        """
+
+        class Shown:
+            """Wants to see all leaves."""
+
+            even_if_untrusted = True
+            failure: Exception | None = None
+
+            def __call__(self, chain: Sequence[x509.Certificate]) -> None:
+                seen.append(chain)
+                if self.failure is not None:
+                    raise self.failure
+
+        seen: list[Sequence[x509.Certificate]] = []
+        leaf = crypto.X509.from_cryptography(server().certificate)
+        for chooses in (True, False):
+            shown = Shown()
+            verification = Verification(shown, None, chooses)
+            self.assertEqual(verification.step(False, 20, 0, leaf), 20)
+            self.assertEqual((verification.sent_code, verification.failure), (20, None))
+            shown.failure = ValueError("mine")
+            verification = Verification(shown, None, chooses)
+            self.assertTrue(verification.step(False, 20, 0, leaf))
+            self.assertIs(verification.failure, shown.failure)
+            self.assertEqual(verification.sent_code, CERTIFICATE_REJECTED if chooses else 20)
+        self.assertEqual(seen, [[server().certificate]] * 4)
+        # Not for what is no leaf, or cannot be read.
+        Verification(shown).step(False, 20, 1, leaf)
+        Verification(shown).step(False, 43, 0, None)
+        self.assertEqual(len(seen), 4)
 
     def test_fault_of_the_chain(self) -> None:
         """With no certificate there is a number all the same."""

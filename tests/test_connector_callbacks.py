@@ -11,6 +11,7 @@ from OpenSSL import SSL, crypto
 
 from tests.context_case import ContextCase
 from tests.engines import on_both_engines
+from tests.faults import client_of, meet, server_of
 from tests.tls_material import (
     TLS13,
     VERSIONS,
@@ -22,6 +23,7 @@ from tests.tls_material import (
     pair,
     server,
     server_connection,
+    stranger,
 )
 from twisted_bioconn import _openssl
 from twisted_bioconn.connector import Connector, State
@@ -150,6 +152,26 @@ class RaisingCallbackTests(ContextCase):
                 error = self.refusal(loop, loop.client)
                 self.assertEqual(error.sentence, "the certificate of CN=server was refused: odd")
                 self.assertIs(loop.client.refusal, failure)
+
+    def test_check_of_what_openssl_refuses(self) -> None:
+        """A check that is shown an untrusted leaf too gives its reason, and the right alert."""
+
+        class Shown:
+            """Wants to see all leaves, and refuses them."""
+
+            even_if_untrusted = True
+
+            def __call__(self, chain: Sequence[x509.Certificate]) -> None:
+                raise ValueError("mine")
+
+        for version in VERSIONS:
+            # Encrypted in TLS 1.3, so that it is not read off the wire.
+            loop = meet(client_of(version, stranger()), server_of(version), server_check=Shown())
+            error = self.refusal(loop, loop.server)
+            self.assertEqual(error.sentence, "the certificate of CN=stranger was refused: mine")
+            assert loop.client_error is not None
+            self.assertEqual(error.alert, loop.client_error.alert)
+            self.assertEqual(error.alert, "unknown_ca" if self.public_api else "bad_certificate")
 
     def test_check_with_a_number_that_is_none(self) -> None:
         """An exception with the number of no error refuses all the same."""

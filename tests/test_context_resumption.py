@@ -14,6 +14,7 @@ from weakref import ref
 
 from attrs import evolve
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.hashes import SHA256
 from OpenSSL import SSL
 from OpenSSL.crypto import X509StoreFlags
@@ -21,8 +22,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.context_material import (
     ROOTS,
-    OptionsCase,
     Meeting,
+    OptionsCase,
     Speaking,
     certified,
     layer,
@@ -564,6 +565,30 @@ class OtherHostTests(SessionCase):
     def test_no_host(self) -> None:
         """What is no host is refused."""
         self.refused("'a b' is no host name", visiting().for_host, "a b")
+
+
+class IssuerTests(SynchronousTestCase):
+    """Who may have signed for whom."""
+
+    def test_issued(self) -> None:
+        """Who has signed, and nobody else of the same name."""
+        leaf, issuer = chained_client().certificate, intermediate().certificate
+        impostor = certificate("intermediate", None, ca=True)
+        self.assertTrue(context_module._issued(issuer, leaf))
+        self.assertFalse(context_module._issued(impostor, leaf))
+        self.assertFalse(context_module._issued(ROOTS[0], leaf))
+
+    def test_unknown_signature(self) -> None:
+        """Of a kind of signature that is not known here OpenSSL has the last word."""
+        leaf: Any = Unreadable()
+        self.assertTrue(context_module._issued(ROOTS[0], leaf))
+
+
+class Unreadable:
+    """A certificate whose signature is of a kind that cryptography does not know."""
+
+    def verify_directly_issued_by(self, issuer: x509.Certificate) -> None:
+        raise UnsupportedAlgorithm("signature")
 
 
 class SessionStoreTests(SynchronousTestCase):

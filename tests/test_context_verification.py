@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.context_material import ROOTS, OptionsCase, Meeting, certified, serving, visiting
+from tests.context_material import ROOTS, Meeting, OptionsCase, certified, serving, visiting
 from tests.engines import on_both_engines
 from tests.tls_material import (
     FOR_CLIENTS,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import os
+import socket
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet import endpoints
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     clientFromString,
@@ -20,6 +22,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.testing import MemoryReactorClock
 from twisted.plugin import IPlugin
+from twisted.python.systemd import ListenFDs
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -226,12 +229,18 @@ class ServerTests(StringCase):
         self.assertEqual(inner.options.certificate.chain, rsa_server().chain)
 
     def test_systemd(self) -> None:
-        """A socket of systemd's, which is not there now."""
-        self.mistake(
-            self.server,
-            r"endpoint=systemd\:domain=INET\:index=0",
-            "endpoint=systemd:domain=INET:index=0: ",
-        )
+        """A socket of systemd's, and one that it did not hand over."""
+        self.patch(endpoints._SystemdParser, "_sddaemon", ListenFDs([3, 4], ["plain", "web"]))
+        for which, number in (("index=0", 3), ("name=web", 4)):
+            below: Any = self.server(f"endpoint=systemd\\:domain=INET6\\:{which}").endpoint
+            self.assertEqual((below.fileno, below.addressFamily), (number, socket.AF_INET6))
+        for which, what in (("index=2", "list index out of range"), ("name=app", "'app'")):
+            self.mistake(
+                self.server,
+                f"endpoint=systemd\\:domain=INET\\:{which}",
+                f"endpoint=systemd:domain=INET:{which}: it names something that is not there"
+                f" ({what})",
+            )
 
     def test_quoted(self) -> None:
         """The whole string may stand in another one."""

@@ -12,6 +12,7 @@ from OpenSSL import SSL
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
+    IOpenSSLServerConnectionCreator,
 )
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import StringTransport, StringTransportWithDisconnection
@@ -20,6 +21,7 @@ from twisted.protocols.policies import WrappingFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from tests.protocol_material import (
     TLS12,
@@ -37,6 +39,16 @@ from tests.protocol_material import (
 )
 from tests.protocol_wire import MemoryConnection, MemorySocket
 from twisted_bioconn.protocol import TLSConnectorFactory, TLSConnectorProtocol
+
+
+class Legacy:
+    """A context factory of the old kind, which declares no interface."""
+
+    def getContext(self) -> SSL.Context:
+        return server_context()
+
+
+LEGACY: Any = Legacy()
 
 
 class FactoryTests(SynchronousTestCase):
@@ -87,19 +99,10 @@ class FactoryTests(SynchronousTestCase):
 
     def test_legacy_warning(self) -> None:
         """What declares no interface is warned of, and the warning names who made the factory."""
-
-        class Legacy:
-            def getContext(self) -> SSL.Context:
-                return server_context()
-
         for client in (True, False):
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                factory = TLSConnectorFactory(
-                    Legacy(),
-                    client,
-                    Factory.forProtocol(App),  # type: ignore[arg-type]
-                )
+                factory = TLSConnectorFactory(LEGACY, client, Factory.forProtocol(App))
             [warning] = [each for each in caught if each.category is LegacyContextFactoryWarning]
             self.assertEqual(warning.filename, __file__)
             protocol = factory.buildProtocol(None)
@@ -157,18 +160,12 @@ class FactoryTests(SynchronousTestCase):
     def test_no_connection_can_be_made(self) -> None:
         """Where the options fail, the transport is not left open, and nobody else is told."""
 
+        @implementer(IOpenSSLServerConnectionCreator)
         class Broken:
-            def getContext(self) -> SSL.Context:
-                return server_context()
+            def serverConnectionForTLS(self, protocol: object) -> SSL.Connection:
+                raise ZeroDivisionError
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            factory = TLSConnectorFactory(
-                Broken(),
-                False,
-                Factory.forProtocol(App),  # type: ignore[arg-type]
-            )
-        factory._creatorCallable = lambda protocol: 1 / 0  # type: ignore[assignment]
+        factory = TLSConnectorFactory(Broken(), False, Factory.forProtocol(App))
         protocol = factory.buildProtocol(None)
         assert protocol is not None
         app = protocol.wrappedProtocol

@@ -100,8 +100,8 @@ def _selecting(creator: Creator, options: OpenSSLCertificateOptions) -> Creator:
 @attrs.frozen
 class _TwistedVerifier:
     """
-    Verifies as Twisted's options do, and fails with what they fail with: a host name that does not
-    match is service_identity's own error, and is told even where the chain is bad too.
+    Verifies as Twisted's options do: a host name that does not match is told even where the chain
+    is bad too, and with service_identity's own words as well, which programs look for.
     """
 
     host: str
@@ -113,8 +113,9 @@ class _TwistedVerifier:
         except CertificateRefused as refused:
             mismatch = refused.__cause__
             if isinstance(mismatch, VerificationError):
-                mismatch.x509_error = refused.x509_error  # type: ignore[attr-defined]
-                raise mismatch from None
+                raise CertificateRefused(
+                    f"{refused.sentence} ({mismatch})", refused.x509_error, mismatch.errors
+                ) from mismatch
             raise
 
 

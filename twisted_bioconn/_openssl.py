@@ -40,7 +40,12 @@ MAX_RECORD = 16 * 1024
 """Bytes of plaintext in one record at most: RFC 8446, section 5.1."""
 
 Check = Callable[[Sequence[x509.Certificate]], object]
-"""Looks at a chain (leaf first) that OpenSSL has found good, and raises where it is refused."""
+"""
+Looks at a chain (leaf first) that OpenSSL has found good, and raises where it is refused.
+
+One with a true attribute C{even_if_untrusted} is shown a leaf that OpenSSL refuses, too, so that
+its own reason is the one that is told; the leaf stays refused.
+"""
 
 UNSPECIFIED = 1
 HOSTNAME_MISMATCH = 62
@@ -66,6 +71,7 @@ class Verification:
     """
 
     __slots__ = (
+        "_found",
         "_seen",
         "again",
         "asked",
@@ -86,12 +92,15 @@ class Verification:
         self.code = 0
         self.certificate: x509.Certificate | None = None
         self.failure: BaseException | None = None
+        self._found = 0
         self._seen: dict[int, x509.Certificate] = {}
 
     @property
     def sent_code(self) -> int:
         """The C{X509_V_ERR_} number by which OpenSSL chose the alert."""
-        return self.code if self.failure is None or self.chooses_alert else UNSPECIFIED
+        if self.chooses_alert or self.failure is None:
+            return self.code
+        return self._found or UNSPECIFIED
 
     def step(self, ok: bool, code: int, depth: int, certificate: crypto.X509 | None) -> int:
         """
@@ -111,7 +120,7 @@ class Verification:
                 self.code = CERTIFICATE_REJECTED
                 return self.code
         if not ok:
-            self.code = code or CERTIFICATE_REJECTED
+            self.code = self._found = code or CERTIFICATE_REJECTED
             self.certificate = found
             if depth == 0 and found is not None and getattr(self.check, "even_if_untrusted", False):
                 self._ask(self.check, [found])

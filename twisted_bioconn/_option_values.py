@@ -202,6 +202,11 @@ def nested(description: str, parse: Callable[[Any, str], _T], reactor: Any) -> _
         return parse(reactor, description)
     except ConfigurationError:
         raise
+    except LookupError as error:
+        # What systemd: raises for a socket that systemd did not hand over.
+        raise ConfigurationError(
+            f"endpoint={description}: it names something that is not there ({error})"
+        ) from None
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise ConfigurationError(f"endpoint={description}: {reason}") from None

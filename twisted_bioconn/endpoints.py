@@ -72,20 +72,18 @@ class _Anteroom(Protocol):
     transport: TLSConnectorProtocol
 
     def __init__(self, factory: _LettingInFactory, addr: IAddress | None) -> None:
-        self._factory: _LettingInFactory | None = factory
+        self._factory = factory
         self._addr = addr
+        self._let_in = False
 
     def connectionMade(self) -> None:
         """There is somebody at the door."""
-        if self._factory is not None:
-            self._factory.begun(self.transport)
+        self._factory.begun(self.transport)
 
     def handshakeCompleted(self) -> None:
         """The peer is let in: build the application's protocol and connect it."""
-        tls = self.transport
-        factory, self._factory = self._factory, None
-        if factory is None:
-            return
+        tls, factory = self.transport, self._factory
+        self._let_in = True
         try:
             application = factory.wrappedFactory.buildProtocol(self._addr)
             if application is None:
@@ -101,7 +99,7 @@ class _Anteroom(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The peer was not let in, or left before."""
-        if self._factory is not None:
+        if not self._let_in:
             self._factory.notLetIn(self.transport, reason)
 
 

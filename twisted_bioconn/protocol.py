@@ -45,7 +45,7 @@ otherwise what went wrong.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from typing import Any
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost, TimeoutError
 from twisted.internet.interfaces import (
@@ -638,7 +638,7 @@ class TLSConnectorFactory(TLSMemoryBIOFactory):
         L{TLSConnectorProtocol.startHandshake} begins it.
     """
 
-    protocol: ClassVar[Any] = TLSConnectorProtocol  # type: ignore[misc]
+    protocol: Any = TLSConnectorProtocol
     noisy = False
 
     def __init__(
