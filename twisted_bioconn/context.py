@@ -27,7 +27,6 @@ from weakref import WeakValueDictionary
 import attrs
 import idna
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from OpenSSL import SSL
@@ -41,7 +40,7 @@ from zope.interface import implementer
 from . import _openssl
 from ._creators import acceptable_protocols, select_protocol
 from ._openssl import Check, keep_session
-from .certificates.loading import CertifiedKey, read_file
+from .certificates.loading import CertifiedKey, issued, read_file
 from .errors import ConfigurationError
 from .policy import INTERMEDIATE, Policy
 from .verify import HostVerifier, Pin, TrustStore, is_ip_address
@@ -278,21 +277,10 @@ class _Issuers:
         while wanted:
             certificate = wanted.pop()
             known = self._by_name.get(certificate.issuer.public_bytes(), ())
-            new = [each for each in known if each not in found and _issued(each, certificate)]
+            new = [each for each in known if each not in found and issued(each, certificate)]
             found += new
             wanted += new
         return found
-
-
-def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
-    """OpenSSL takes the first of a name, and several may have one name."""
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except UnsupportedAlgorithm:
-        return True
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True
 
 
 @implementer(IOpenSSLServerConnectionCreator)

@@ -25,6 +25,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from twisted_bioconn.certificates.loading import (
     CertifiedKey,
     create_private,
+    issued,
     load_certificates,
     read_file,
     write_private,
@@ -216,7 +217,7 @@ class DevelopmentAuthority:
                 raise ConfigurationError(f"{self._key_path} holds no EC key")
             if not _is_authority(certificate):
                 raise ConfigurationError(f"{self.certificate_path} is not an authority's")
-            if not _issued(certificate, certificate):
+            if not issued(certificate, certificate):
                 raise ConfigurationError(
                     f"{self.certificate_path} is damaged: it has a bad signature"
                 )
@@ -255,7 +256,7 @@ class DevelopmentAuthority:
         return (
             leaf
             if set(names) == {str(name.value) for name in wanted}
-            and _issued(self._authority.leaf, leaf.leaf)
+            and issued(self._authority.leaf, leaf.leaf)
             and leaf.leaf.not_valid_before_utc <= self._now() < self._renewal(leaf)
             else None
         )
@@ -361,14 +362,6 @@ def _is_authority(certificate: x509.Certificate) -> bool:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except Exception:  # cryptography's have no common base
         return False
-
-
-def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except Exception:  # cryptography's have no common base
-        return False
-    return True
 
 
 def _general_names(names: Iterable[str]) -> list[_Name]:

@@ -505,14 +505,14 @@ def _ordered(
         issuers = [
             each
             for each in pool
-            if each not in chain and _issued(each, chain[-1]) and not _issued(each, each)
+            if each not in chain and issued(each, chain[-1]) and not issued(each, each)
         ]
         if not issuers:
             return tuple(chain)
         chain.append(max(issuers, key=lambda each: each.not_valid_after_utc))
 
 
-def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
+def issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
     """
     Whether the one has signed the other: two authorities may have one name. Where the signature is
     of a kind not known here, the name has to do.
