@@ -216,6 +216,18 @@ class MessageInPiecesTests(ForgedCase):
             )
             self.assertEqual(ours.pending_plaintext, 0)
 
+    def test_write_alone(self) -> None:
+        """With nothing written after it, it goes out all the same."""
+        loop, rest = self.between()
+        loop.server.write(b"alone")
+        loop.pump()
+        loop.server.feed(rest)
+        self.assertFalse(loop.server.wants_write)
+        self.assertEqual(loop.server.read(), b"")
+        self.assertTrue(loop.server.wants_write)
+        loop.pump()
+        self.assertEqual(loop.received_by_client, b"alone")
+
     def test_close(self) -> None:
         """So does close_notify, which is not written twice."""
         for written in (b"", b"last words", bytes(600_000)):

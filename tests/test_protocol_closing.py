@@ -521,7 +521,7 @@ class LingerTests(ProtocolCase):
     def test_discarded_after_a_pause(self) -> None:
         """
         But not to an application that has paused: it wants no more, and gets no part of it.  It
-        is read all the same, a moment later.
+        is read all the same.
         """
         link = self.link(answers=False)
         link.tls.pauseProducing()
@@ -531,8 +531,6 @@ class LingerTests(ProtocolCase):
         link.settle()
         self.assertTrue(link.peer.closed)
         link.tls.resumeProducing()
-        self.assertNotIn(link.transport, self.clock.getReaders())
-        link.wait(1)
         self.assertIn(link.transport, self.clock.getReaders())
         link.peer.send(b"more")
         link.settle()

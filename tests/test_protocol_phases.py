@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.protocol_material import (
+    STOCK,
     App,
     HalfApp,
     Link,
@@ -54,9 +55,20 @@ ENDS: dict[str, Callable[[Any], object]] = {
     "readConnectionLost": lambda tls: tls.readConnectionLost(),
     "abortConnection": lambda tls: tls.abortConnection(),
     "failVerification": lambda tls: tls.failVerification(Failure(ConnectionLost())),
-    "connectionLost": lambda tls: tls.connectionLost(Failure(ConnectionDone())),
+    "transport lost": lambda tls: (
+        tls.transport and tls.transport.connectionLost(Failure(ConnectionDone()))
+    ),
 }
 """What may be called at any time and ends the connection, or a part of it."""
+
+OURS_ALONE = {
+    "flush",
+    "negotiated",
+    "whenHandshakeDone",
+    "readConnectionLost",
+    "writeConnectionLost",
+}
+"""What Twisted's own class has not."""
 
 
 @on_every_engine
@@ -79,7 +91,7 @@ class PhaseTests(ProtocolCase):
             ("half-closed", ENDS["loseWriteConnection"]),
             ("closing", ENDS["loseConnection"]),
             ("aborted", ENDS["abortConnection"]),
-            ("lost", ENDS["connectionLost"]),
+            ("lost", ENDS["transport lost"]),
         ):
             links[name] = self.link(HalfApp(), answers=False)
             call(links[name].tls)
@@ -92,18 +104,24 @@ class PhaseTests(ProtocolCase):
         links["half-closed by the peer"].settle()
         return links
 
+    def calls(self, table: dict[str, Callable[[Any], object]]) -> list[Callable[[Any], object]]:
+        """Those calls that the class under test has."""
+        left_out = OURS_ALONE if self.factory_class is STOCK else set()
+        return [call for name, call in table.items() if name not in left_out]
+
     def test_every_call(self) -> None:
         """Those that end nothing, twice, one after the other."""
+        calls = self.calls(CALLS)
         for link in self.phases().values():
-            for call in (*CALLS.values(), *PRODUCE.values(), *CALLS.values()):
+            for call in (*calls, *calls, *PRODUCE.values(), *calls, *calls):
                 call(link.tls)
-                call(link.tls) if call not in PRODUCE.values() else None
 
     def test_every_end(self) -> None:
         """Those that end it, and whatever comes after."""
-        for name in ENDS:
+        calls, ends = self.calls(CALLS), self.calls(ENDS)
+        for end in ends:
             for link in self.phases().values():
-                for call in (ENDS[name], *CALLS.values(), ENDS[name], *ENDS.values()):
+                for call in (end, *calls, end, *ends):
                     call(link.tls)
                 self.assertLessEqual(len(link.app.reasons), 1)
                 self.clock.removeReader(link.transport)
@@ -134,7 +152,7 @@ STEPS = st.lists(
         [
             *CALLS,
             *PRODUCE,
-            *(name for name in ENDS if name != "connectionLost"),
+            *(name for name in ENDS if name != "transport lost"),
             "settle",
             "time",
             "peer sends",
@@ -150,13 +168,20 @@ STEPS = st.lists(
 class AnyOrderTests(SynchronousTestCase):
     """Whatever is called in whatever order, the connection ends once and leaves nothing."""
 
-    @settings(max_examples=150, deadline=None)
-    @given(STEPS, st.booleans(), st.sampled_from([App, HalfApp, ListeningApp]))
-    def test_any_order(self, steps: list[str], early: bool, app_class: type[App]) -> None:
-        """Random calls of the application's and random acts of the peer's."""
+    def link(self, app: App, **kinds: Any) -> tuple[ProtocolCase, Link]:
         case = ProtocolCase()
         case.setUp()
-        link = case.link(app_class(), answers=False, settle=not early, capacity=100_000)
+        return case, case.link(app, **kinds)
+
+    @settings(max_examples=150, deadline=None)
+    @given(STEPS, st.booleans(), st.booleans(), st.sampled_from([App, HalfApp, ListeningApp]))
+    def test_any_order(
+        self, steps: list[str], client: bool, early: bool, app_class: type[App]
+    ) -> None:
+        """Random calls of the application's and random acts of the peer's."""
+        case, link = self.link(
+            app_class(), client=client, answers=False, settle=not early, capacity=100_000
+        )
         for step in steps:
             if step == "settle":
                 link.settle()
@@ -181,6 +206,81 @@ class AnyOrderTests(SynchronousTestCase):
         self.assertEqual(self.flushLoggedErrors(), [])
         case.assertLeftNothing()
         self.assertEqual(link.factory.protocols, {})
+
+    @settings(max_examples=150, deadline=None)
+    @given(
+        st.lists(
+            st.one_of(
+                st.tuples(st.sampled_from(["write", "peer sends"]), st.integers(1, 90_000)),
+                st.tuples(st.sampled_from(["pause", "resume", "turn", "flush"]), st.just(0)),
+            ),
+            max_size=20,
+        ),
+        st.sampled_from(["lose", "lose write", "peer closes", "producer ends"]),
+        st.booleans(),
+        st.booleans(),
+        st.integers(200, 100_000),
+        st.sampled_from([App, HalfApp]),
+    )
+    def test_any_bytes(
+        self,
+        steps: list[tuple[str, int]],
+        end: str,
+        client: bool,
+        early: bool,
+        capacity: int,
+        app_class: type[App],
+    ) -> None:
+        """
+        Whatever is written when, and however it ends, the same bytes come out at the other end;
+        and so they do here, for an application that does not close while it has paused.
+        """
+        case, link = self.link(app_class(), client=client, settle=not early, capacity=capacity)
+        tls, peer = link.tls, link.peer
+        if end == "producer ends":
+            tls.registerProducer(Producer(tls), True)
+        ours, theirs, paused = bytearray(), bytearray(), False
+        for number, (step, size) in enumerate(steps):
+            data = bytes([number]) * size
+            if step == "write":
+                tls.write(data)
+                ours += data
+            elif step == "peer sends" and peer.open:
+                peer.send(data)
+                theirs += data
+            elif step in ("pause", "resume"):
+                paused = step == "pause"
+                getattr(tls, f"{step}Producing")()
+            elif step == "turn":
+                self.assertTrue(theirs.startswith(link.app.received))
+                link.clock.turn()
+            elif step == "flush":
+                tls.flush()
+        if end in ("lose", "producer ends") and tls.negotiated is None:
+            tls.write(b"end")
+            ours += b"end"
+        if end == "peer closes" or (end == "lose write" and paused):
+            # Nothing happens to who has paused, be it for ever.
+            tls.resumeProducing()
+            paused = False
+        if end == "peer closes":
+            link.settle()
+            peer.close()
+        elif end == "lose write":
+            tls.loseWriteConnection()
+        else:
+            tls.loseConnection()
+            tls.unregisterProducer()
+        link.wait(1)
+        if end == "peer closes" and isinstance(link.app, HalfApp):
+            tls.loseConnection()
+        link.wait(40, step=5)
+        self.assertEqual(peer.received, ours)
+        self.assertTrue(peer.closed)
+        if not paused:
+            self.assertEqual(link.app.received, theirs)
+        self.assertEqual(link.app.reason.type, ConnectionDone)
+        case.assertLeftNothing()
 
     def act(self, link: Link, step: str) -> None:
         """Something that the peer does, if it still can."""

@@ -14,7 +14,7 @@ from weakref import WeakSet
 
 from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.error import ConnectionDone
+from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ClientFactory, Factory, Protocol, connectionDone
 from twisted.internet.stdio import StandardIO
@@ -22,6 +22,9 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from tests.protocol_material import (
+    STOCK,
+    TLS12,
+    TLS13,
     App,
     HalfApp,
     ListeningApp,
@@ -38,28 +41,21 @@ from tests.test_protocol_closing import LARGE
 
 reactor: Any = installed_reactor
 
-PATIENCE = 8
-"""Seconds until a test on a real reactor has failed."""
-
 
 class RealPeer(Peer):
-    """A peer whose end can be waited for."""
+    """A peer whose end can be waited for, and that can break off."""
 
-    def __init__(self, drops_after: int | None = None, **kinds: Any) -> None:
-        super().__init__(client_context(), True, **kinds)
+    def __init__(self, version: int | None = None, **kinds: Any) -> None:
+        super().__init__(client_context(version), True, **kinds)
         self.gone: Deferred[None] = Deferred()
-        self.steps = drops_after
+        self.steps = -1
+        self.drop = "abortConnection"
 
     def go(self) -> None:
         super().go()
         if self.steps == 0:
-            # A FIN and a RST in turn.
-            if id(self) // 16 % 2:
-                self.transport.loseConnection()
-            else:
-                self.transport.abortConnection()
-        elif self.steps is not None:
-            self.steps -= 1
+            getattr(self.transport, self.drop)()
+        self.steps -= 1
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         super().connectionLost(reason)
@@ -78,21 +74,21 @@ class Connect(ClientFactory[Peer]):
         return self.peer
 
 
-def until(condition: Callable[[], object]) -> Deferred[None]:
-    """Fires when this is true, and fails if that takes too long."""
-
-    async def wait() -> None:
-        end = reactor.seconds() + PATIENCE
-        while not condition():
-            if reactor.seconds() > end:
-                raise AssertionError("this never becomes true")
-            await deferLater(reactor, 0.005)
-
-    return Deferred.fromCoroutine(wait())
-
-
 class RealCase(ProtocolCase):
     """What connects over real sockets."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds until a test has failed; where it has to, that is soon enough."""
+        return 1.5 if self.factory_class is STOCK else 8
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait until this is true, and fail if that takes too long."""
+        end = reactor.seconds() + self.patience
+        while not condition():
+            if reactor.seconds() > end:
+                self.fail("this never becomes true")
+            await deferLater(reactor, 0.005)
 
     def serve(self, wrapped: Any, **settings: Any) -> tuple[Any, int]:
         """A server of the class under test on a port of its own, and the port's number."""
@@ -108,6 +104,9 @@ class RealCase(ProtocolCase):
         for protocol in list(factory.protocols):
             protocol.transport.abortConnection()
         await deferLater(reactor, 0)
+        if self.factory_class is STOCK:
+            # It has failed by now, and may well have more to say.
+            self.flushLoggedErrors()
 
     def connect(self, peer: RealPeer, port: int) -> RealPeer:
         connector = reactor.connectTCP("127.0.0.1", port, Connect(peer))
@@ -129,18 +128,18 @@ class TCPTests(RealCase):
         app.hooks["made"] = lambda app: app.transport.write(LARGE * 4)
         _, port = self.serve(app)
         peer = self.connect(RealPeer(answers=False), port)
-        await until(lambda: peer.open)
+        await self.until(lambda: peer.open)
         for _ in range(4):
             peer.send(LARGE)
-        await until(lambda: peer.closed)
+        await self.until(lambda: peer.closed)
         self.assertEqual(peer.received, LARGE * 4)
         peer.send(LARGE)
         peer.close()
         peer.transport.loseConnection()
-        await peer.gone.addTimeout(PATIENCE, reactor)
+        await peer.gone.addTimeout(self.patience, reactor)
         assert peer.lost is not None
         self.assertEqual(peer.lost.type, ConnectionDone)
-        await until(lambda: app.reasons)
+        await self.until(lambda: app.reasons)
         self.assertEqual(app.reason.type, ConnectionDone)
 
     async def test_peer_that_never_closes(self) -> None:
@@ -149,10 +148,10 @@ class TCPTests(RealCase):
         app.hooks["data"] = lambda app: app.transport.loseConnection()
         _, port = self.serve(app, closeTimeout=0.2)
         peer = self.connect(RealPeer(answers=False), port)
-        await until(lambda: peer.open)
+        await self.until(lambda: peer.open)
         peer.send(b"close")
-        await until(lambda: app.reasons)
-        await until(lambda: peer.lost)
+        await self.until(lambda: app.reasons)
+        await self.until(lambda: peer.lost)
         self.assertEqual(peer.received, LARGE)
         self.assertEqual(app.reason.type, ConnectionDone)
 
@@ -163,7 +162,7 @@ class TCPTests(RealCase):
         peer = RealPeer()
         peer.go = lambda: None  # type: ignore[method-assign]
         self.connect(peer, port)
-        await until(lambda: app.reasons and peer.lost)
+        await self.until(lambda: app.reasons and peer.lost)
 
     async def test_refusing_application(self) -> None:
         """An application that wants no connection: it is closed, and nothing is logged."""
@@ -176,7 +175,7 @@ class TCPTests(RealCase):
 
         _, port = self.serve(Refusing())
         peer = self.connect(RealPeer(), port)
-        await until(lambda: peer.lost)
+        await self.until(lambda: peer.lost)
         self.assertFalse(peer.open)
         self.assertEqual(self.flushLoggedErrors(), [])
 
@@ -190,14 +189,14 @@ class TCPTests(RealCase):
 
         _, port = self.serve(app)
         peer = self.connect(RealPeer(answers=False), port)
-        await until(lambda: peer.open)
+        await self.until(lambda: peer.open)
         peer.send(b"question")
-        await until(lambda: peer.closed)
+        await self.until(lambda: peer.closed)
         self.assertEqual(peer.received, b"answer")
         peer.send(LARGE)
         peer.close()
         peer.transport.loseWriteConnection()
-        await until(lambda: app.reasons)
+        await self.until(lambda: app.reasons)
         self.assertEqual(app.received, b"question" + LARGE)
         self.assertEqual(app.did, ["made", "data", "write lost", "data", "read lost", "lost"])
         self.assertEqual(app.reason.type, ConnectionDone)
@@ -218,40 +217,31 @@ class TCPTests(RealCase):
                 return app
 
         factory, port = self.serve(Apps())
-        await self.drop(port, 10)
-        await until(lambda: not factory.protocols)
+        await self.drop(port, 12)
+        await self.until(lambda: not factory.protocols)
         before = descriptors(), len(reactor.getDelayedCalls())
         gc.collect()
         gc.disable()
         try:
             for _ in range(20):
                 await self.drop(port, 50)
-            await until(lambda: not factory.protocols)
-            await until(lambda: not alive)
+            await self.until(lambda: not factory.protocols)
+            await self.until(lambda: not alive)
         finally:
             gc.enable()
         self.assertEqual((descriptors(), len(reactor.getDelayedCalls())), before)
 
     async def drop(self, port: int, count: int) -> None:
-        """Connect so many at once, and drop each at one of the steps there are."""
-        peers = [RealPeer(drops_after=number % 5) for number in range(count)]
-        for peer in peers:
+        """Connect so many at once, and drop each at one of the steps that there are."""
+        peers = []
+        for number in range(count):
+            peer = RealPeer((TLS12, TLS13)[number % 2])
+            peer.drop = ("abortConnection", "loseConnection")[number // 2 % 2]
+            # The hello, the server's flight, and what it sends when it has ours.
+            peer.steps = number // 4 % 3
             reactor.connectTCP("127.0.0.1", port, Connect(peer))
-            # The fifth never gets so far by itself.
-            peer.gone.addCallback(lambda _: None)
-        for peer in peers[4::5]:
-            self.finish(peer)
-        await gatherResults([peer.gone for peer in peers]).addTimeout(PATIENCE, reactor)
-
-    def finish(self, peer: RealPeer) -> None:
-        """Drop a peer once it is open."""
-        peer.steps = None
-
-        def drop(_: object = None) -> None:
-            if peer.lost is None:
-                peer.transport.abortConnection()
-
-        until(lambda: peer.open or peer.lost).addBoth(drop)
+            peers.append(peer)
+        await gatherResults([peer.gone for peer in peers]).addTimeout(self.patience, reactor)
 
 
 def descriptors() -> int:
@@ -300,7 +290,6 @@ class DropTests(ProtocolCase):
 class OtherTransportTests(RealCase):
     """Over what is not TCP."""
 
-    @holds_on_stock
     async def test_unix(self) -> None:
         """A UNIX socket."""
         directory = tempfile.mkdtemp()
@@ -312,11 +301,11 @@ class OtherTransportTests(RealCase):
         self.addCleanup(port.stopListening)
         peer = RealPeer()
         reactor.connectUNIX(path, Connect(peer))
-        await until(lambda: peer.open)
+        await self.until(lambda: peer.open)
         peer.send(b"hello")
-        await until(lambda: peer.received == b"HELLO")
+        await self.until(lambda: peer.received == b"HELLO")
         app.transport.loseConnection()
-        await until(lambda: app.reasons and peer.lost)
+        await self.until(lambda: app.reasons and peer.lost)
         self.assertEqual(app.reason.type, ConnectionDone)
 
     def pipes(self, app: App) -> RealPeer:
@@ -327,6 +316,16 @@ class OtherTransportTests(RealCase):
         tls = self.factory(server_options(), False, app, clock=reactor).buildProtocol(None)
         StandardIO(tls, to_app, from_app, reactor)
         StandardIO(peer, to_peer, from_peer, reactor)
+
+        async def close() -> None:
+            # Standard input and output are closed by the end of a process, not by a transport.
+            for end in (to_app, from_app):
+                os.close(end)
+            await peer.gone
+            for end in (to_peer, from_peer):
+                os.close(end)
+
+        self.addCleanup(close)
         return peer
 
     @holds_on_stock
@@ -334,20 +333,21 @@ class OtherTransportTests(RealCase):
         """Pipes, which know neither an abort nor TCP's options."""
         app = App(data=lambda app: app.transport.write(app.received.upper()))
         peer = self.pipes(app)
-        await until(lambda: peer.open)
+        await self.until(lambda: peer.open)
         peer.send(b"hello")
-        await until(lambda: peer.received == b"HELLO")
+        await self.until(lambda: peer.received == b"HELLO")
         app.transport.loseConnection()
-        await until(lambda: app.reasons and peer.lost)
+        await self.until(lambda: app.reasons and peer.lost)
         self.assertTrue(peer.closed)
         self.assertEqual(app.reason.type, ConnectionDone)
 
     async def test_pipes_aborted(self) -> None:
         """An abort closes them."""
         app = ListeningApp(handshake=lambda app: app.transport.abortConnection())
-        peer = self.pipes(app)
-        await until(lambda: app.reasons and peer.lost)
+        self.pipes(app)
+        await self.until(lambda: app.reasons)
         self.assertEqual(app.did, ["made", "handshake", "lost"])
+        self.assertEqual(app.reason.type, ConnectionAborted)
 
 
 @on_every_engine
@@ -379,10 +379,11 @@ class NestedTests(ProtocolCase):
         clock.settle()
         self.assertEqual((server.received, client.received), (LARGE + b"end", LARGE))
 
+    @holds_on_stock
     def test_close(self) -> None:
         """Both layers close, with nothing lost and nothing left."""
         server, client = App(), App()
-        clock, one, two = self.nest(server, client, capacity=5000)
+        clock, one, _ = self.nest(server, client, capacity=5000)
         one.write(LARGE)
         one.loseConnection()
         clock.settle()
@@ -407,6 +408,7 @@ class NestedTests(ProtocolCase):
         self.assertEqual(server.reason.type, ConnectionDone)
         self.assertLeftNothing()
 
+    @holds_on_stock
     def test_pause(self) -> None:
         """A pause reaches the socket, and what was held is delivered after it."""
         server, client = App(), App()
@@ -422,10 +424,11 @@ class NestedTests(ProtocolCase):
         self.assertEqual(server.received, LARGE)
         self.assertEqual(server.reason.type, ConnectionDone)
 
+    @holds_on_stock
     def test_abort(self) -> None:
         """An abort of the inner aborts the outer."""
         server, client = App(), App()
-        clock, one, two = self.nest(server, client)
+        clock, one, _ = self.nest(server, client)
         one.write(b"not sent")
         one.abortConnection()
         clock.settle()

@@ -156,6 +156,15 @@ class TreqTests(ShippedTestCase):
         require_module("httpbin")
         await self.compare("treq")
 
+    async def test_asyncio(self) -> None:
+        """The same on asyncio, where trial sees each delayed call that is left."""
+        require_module("httpbin")
+        await self.compare(
+            "treq.test.test_treq_integration",
+            stock=("--reactor", "asyncio"),
+            ours=("--reactor", "bioconn-asyncio"),
+        )
+
 
 class FoolscapTests(ShippedTestCase):
     """The tests of foolscap, which runs all it does over startTLS on one socket."""

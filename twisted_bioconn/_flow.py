@@ -28,6 +28,7 @@ class FlowControl(ConnectionFacts):
 
     _producer: Any = None
     _paused = False
+    _delivering = False
     _wireEnded = False
     _clock: IReactorTime | None = None
     _catchingUp: IDelayedCall | None = None
@@ -80,7 +81,20 @@ class FlowControl(ConnectionFacts):
         if self._paused or connector is None or self._phase not in LIVE:
             return
         self._paused = True
-        if self._phase is not Phase.CLOSING and connector.state not in BEFORE_OPEN:
+        if not self._delivering:
+            self._holdTransport()
+
+    def _holdTransport(self) -> None:
+        """
+        Pause the transport, if the application has paused us.
+
+        Not within a delivery: whoever pauses there often resumes, or closes, before it returns.
+        And not in the handshake, which needs the transport.
+        """
+        connector = self._connector
+        if not self._paused or connector is None or connector.state in BEFORE_OPEN:
+            return
+        if self._phase in (Phase.CONNECTED, Phase.ENDING):
             self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:

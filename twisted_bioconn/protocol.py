@@ -85,10 +85,6 @@ _log = Logger()
 GATHER = 64_000
 """Bytes of small writes that are gathered before they are sent without waiting for the clock."""
 
-DRAIN_AFTER = 0.5
-"""Seconds after which a connection that was paused and then closed is read on, to be discarded."""
-
-
 _WE_CLOSED = (State.LOCAL_CLOSED, State.CLOSED, State.FAILED)
 _PEER_CLOSED = (State.REMOTE_CLOSED, State.CLOSED)
 
@@ -106,10 +102,10 @@ class TLSConnectorProtocol(FlowControl):
     _deadline: Any = None
     _deadlineClock: IReactorTime | None = None
     _started = 0.0
-    _delivering = False
     _refused: Failure | None = None
     _halfClosing = False
     _peerEnded = False
+    _nothingUnsent = False
 
     def __init__(
         self,
@@ -213,6 +209,7 @@ class TLSConnectorProtocol(FlowControl):
             self._delivering = outer
             if not outer:
                 self.flush()
+                self._holdTransport()
 
     def _handshakeGoesOn(self, connector: Connector) -> bool:
         """Whether it has come to its end, and we are still there to see it."""
@@ -246,9 +243,6 @@ class TLSConnectorProtocol(FlowControl):
             self._tell(self.wrappedProtocol.handshakeCompleted)
         if not self._isLive():
             return
-        if self._paused:
-            # Until now the transport had to go on: the handshake needs it.
-            self.transport.pauseProducing()
         self.flush()
         if self._producer is not None:
             self._producer.resumeProducing()
@@ -276,6 +270,7 @@ class TLSConnectorProtocol(FlowControl):
         """The peer's close_notify has come: no more plaintext will."""
         application = self.wrappedProtocol
         if self._phase is Phase.CLOSING:
+            self._nothingUnsent = not unsent(self.transport)
             self._disconnect()
         elif not IHalfCloseableProtocol.providedBy(application):
             # As a transport does at the end of its input: what was written goes out, and the
@@ -322,6 +317,11 @@ class TLSConnectorProtocol(FlowControl):
             if self._phase is Phase.LOST:
                 # A transport that calls back from within a call of ours has told it meanwhile.
                 return
+        closed = connector is not None and connector.state is State.CLOSED
+        if closed and self._nothingUnsent and reason.check(ConnectionLost):
+            # Both have closed, and all was sent but perhaps our answer to the peer's close.
+            # Whether a transport calls that an end or a loss is then a matter of who is first.
+            reason = Failure(ConnectionDone())
         if self._deadline is not None:
             self._deadline.cancel()
         for call in (self._gathering, self._catchingUp, self._tellingWriteClosed):
@@ -469,6 +469,7 @@ class TLSConnectorProtocol(FlowControl):
         connector = self._connector
         if connector is None:
             return
+        self._nothingUnsent = not connector.pending_plaintext and not unsent(self.transport)
         try:
             connector.close()
         except PeerError as error:
@@ -479,11 +480,7 @@ class TLSConnectorProtocol(FlowControl):
             self._disconnect()
         elif self._phase in LIVE:
             self._phase = Phase.CLOSING
-            if self._paused and self._deadlineClock is not None:
-                # Whoever paused before it closed does not look at us any more, and may well look
-                # at the reactor next (trial does): it shall not find us at work.
-                self._deadline.set(DRAIN_AFTER, self._drain)
-            elif self._paused:
+            if self._paused:
                 self._drain()
             else:
                 self._awaitPeer()
@@ -604,6 +601,7 @@ class TLSConnectorProtocol(FlowControl):
         finally:
             self._delivering = outer
             self.flush()
+            self._holdTransport()
 
     # Deadlines
 
