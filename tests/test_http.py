@@ -331,7 +331,7 @@ class FactoryTests(SynchronousTestCase):
         """Nor anything else than those two; an agent's caller gets it as a failure."""
         for uri in (b"ftp://www.example.org/", b"wss://www.example.org/", b"www.example.org"):
             error = self.assertRaises(SchemeNotSupported, self.endpoint, uri)
-            self.assertIn("only https and http", str(error))
+            self.assertIn("is neither https: nor http:", str(error))
             requested = agent(self.reactor).request(b"GET", uri)
             self.failureResultOf(requested, SchemeNotSupported)
 

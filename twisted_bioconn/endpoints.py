@@ -385,7 +385,7 @@ SERVER_OPTIONS: dict[str, str] = {
     "sslmethod": "the name of a method of OpenSSL",
     "dhParameters": "a file name",
     "clientAuthorities": "the name of a file or a directory",
-    "clientCertificate": "require, verifyIfGiven or request",
+    "clientCertificate": "require or verifyIfGiven",
     "policy": "intermediate or modern",
     "alpn": "protocol names with commas between them",
     "handshakeTimeout": "a number of seconds, or 'off'",

@@ -62,7 +62,9 @@ class AgentEndpointFactory:
         @raise SchemeNotSupported: it is neither C{https:} nor C{http:}.
         """
         if uri.scheme not in (b"https", b"http"):
-            raise SchemeNotSupported(f"there is no {uri.scheme!r} here, only https and http")
+            raise SchemeNotSupported(
+                f"{uri.toBytes().decode('ascii', 'backslashreplace')!r} is neither https: nor http:"
+            )
         below = HostnameEndpoint(
             self._reactor, uri.host, uri.port, self._timeout, self._bind_address
         )

@@ -23,6 +23,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.python import usage
 
+from twisted_bioconn import __version__
 from twisted_bioconn.errors import ConfigurationError
 from twisted_bioconn.server.addresses import (
     client_description,
@@ -134,6 +135,11 @@ class Options(usage.Options):
         super().__init__()  # type: ignore[no-untyped-call]
         self.pairs: list[Pair] = []
         self._words: list[tuple[str, list[tuple[str, str]]]] = []
+
+    def opt_version(self) -> None:
+        """Say which version this is, and exit."""
+        print(f"twisted_bioconn {__version__}")
+        raise SystemExit(0)
 
     def opt_listen(self, endpoint: str) -> None:
         """
