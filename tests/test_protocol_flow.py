@@ -209,6 +209,18 @@ class PauseTests(ProtocolCase):
         self.assertEqual(link.app.did, ["made", "data", "lost"])
         self.assertEqual(link.app.reason.type, SSL.Error)
 
+    def test_bad_bytes_and_then_lost(self) -> None:
+        """A fault that nobody has seen yet as the transport is lost is the reason."""
+        link = self.link(transport=RestlessConnection)
+        link.tls.pauseProducing()
+        link.peer.transport.write(b"what is not TLS")
+        link.settle()
+        self.assertEqual(link.app.did, ["made"])
+        link.wire.abortConnection()
+        link.settle()
+        self.assertEqual(link.app.did, ["made", "lost"])
+        self.assertEqual(link.app.reason.type, SSL.Error)
+
     def test_transport_lost_meanwhile(self) -> None:
         """What would be lost with the transport is delivered all the same, before the end."""
         link = self.link(transport=RestlessConnection)

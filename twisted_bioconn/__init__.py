@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .reactor import install
     from .verify import CertificateRefused, Pin
 
-__version__ = "0.1.0"
+__version__ = "26.11.0"
 
 __all__ = [
     "INTERMEDIATE",

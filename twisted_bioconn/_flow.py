@@ -33,13 +33,10 @@ class FlowControl(ConnectionFacts):
     _clock: IReactorTime | None = None
     _catchingUp: IDelayedCall | None = None
 
-    def _end(self) -> None:
-        """Go on with C{loseConnection} if nothing that was promised is left to be sent."""
-        raise NotImplementedError
-
-    def _catchUp(self) -> None:
-        """Deliver what came while the application had paused us."""
-        raise NotImplementedError
+    # What the rest of the protocol has for us: to go on with C{loseConnection} if nothing that was
+    # promised is left to be sent, and to deliver what came while the application had paused us.
+    _end: Callable[[], None]
+    _catchUp: Callable[[], None]
 
     def registerProducer(self, producer: Any, streaming: bool) -> None:
         """
@@ -70,8 +67,7 @@ class FlowControl(ConnectionFacts):
             return
         if isinstance(membrane._producer, _PullToPush):
             membrane._producer.stopStreaming()
-        if self._phase is not Phase.LOST:
-            self.transport.unregisterProducer()
+        self.transport.unregisterProducer()
         if self._phase is Phase.ENDING:
             self._end()
 

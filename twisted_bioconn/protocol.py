@@ -302,8 +302,7 @@ class TLSConnectorProtocol(FlowControl):
         """TLS cannot go on: send the alert that says why, and close."""
         if self._phase not in LIVE:
             return
-        if self._reason is None:
-            self._reason = reason_of(error, self._needConnector())
+        self._reason = self._reason or reason_of(error, self._needConnector())
         self._disconnect()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -364,8 +363,7 @@ class TLSConnectorProtocol(FlowControl):
             if reason.check(ConnectionDone):
                 return Failure(ConnectionLost(str(truncated)))
         except PeerError as error:
-            if self._reason is None:
-                self._reason = reason_of(error, connector)
+            self._reason = self._reason or reason_of(error, connector)
         return reason
 
     # The transport below tells of its ends
@@ -466,9 +464,7 @@ class TLSConnectorProtocol(FlowControl):
 
     def _shutdownTLS(self) -> None:
         """Send close_notify after all that was written, then wait for the peer's."""
-        connector = self._connector
-        if connector is None:
-            return
+        connector = self._needConnector()
         self._nothingUnsent = not connector.pending_plaintext and not unsent(self.transport)
         try:
             connector.close()
