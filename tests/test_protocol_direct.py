@@ -22,6 +22,7 @@ from tests.protocol_material import (
     ProtocolCase,
     client_context,
     holds_on_stock,
+    issued,
     on_every_engine,
     server_options,
 )
@@ -189,9 +190,9 @@ class CallbackTests(ProtocolCase):
 
         options.getContext().set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, verify)
         context = client_context()
-        own = server_options()
-        context.use_certificate(own.certificate)
-        context.use_privatekey(own.privateKey)
+        own = issued("localhost")
+        context.use_certificate(own.original)
+        context.use_privatekey(own.privateKey.original)
         return self.link(ListeningApp(), options=options, context=context, answers=False)
 
     def test_fail_and_refuse(self) -> None:

@@ -133,7 +133,7 @@ class FactoryTests(SynchronousTestCase):
         case.setUp()
         link = case.link(HalfApp(), begin=False, answers=False)
         one, two = MemorySocket.pair()
-        protocol = TLSConnectorProtocol(factory, link.app)  # type: ignore[arg-type]
+        protocol = TLSConnectorProtocol(factory, link.app)
         transport = MemoryConnection(one, protocol, case.clock)
         wire = MemoryConnection(two, link.peer, case.clock)
         transport.begin()

@@ -12,7 +12,9 @@ from types import ModuleType, SimpleNamespace
 from unittest import mock
 
 import trustme
+from OpenSSL import SSL
 from twisted.internet import default, reactor
+from twisted.internet.ssl import PrivateCertificate
 from twisted.internet.threads import deferToThread
 from twisted.protocols import tls
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -20,6 +22,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted_bioconn.errors import ConfigurationError
 from twisted_bioconn.protocol import TLSConnectorFactory, TLSConnectorProtocol
 from twisted_bioconn.reactor import _MODULES, _TWISTEDS, _use_ours, _use_twisteds, install
+from twisted_bioconn.testing import Loopback
 
 CHECKOUT = Path(__file__).parent.parent
 OURS = "twisted_bioconn.protocol.TLSConnectorProtocol"
@@ -156,14 +159,30 @@ class InstallTests(SynchronousTestCase):
             if "test" not in file.parts and "import TLSMemoryBIO" in file.read_text("utf-8")
         }
         # These name the classes in annotations alone.
-        users -= {
-            "twisted.internet.interfaces",
-            "twisted.internet._sslverify",
-            "twisted.protocols._tls_legacy",
-        }
+        users -= {"twisted.internet.interfaces", "twisted.protocols._tls_legacy"}
         # This one defines the classes, and names the import in its documentation.
         users.add("twisted.protocols.tls")
         self.assertEqual(users, set(_MODULES))
+
+    def test_alpn_of_contexts_out_of_sight(self) -> None:
+        """
+        A context that Twisted makes for one of several names, as C{tls:} does, lets in a client
+        that offers protocols to an application that has none.
+        """
+        install()
+        pem = trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.bytes()
+        server = SSL.Connection(PrivateCertificate.loadPEM(pem).options().getContext())
+        server.set_accept_state()
+        server.set_app_data(None)
+        client = SSL.Connection(SSL.Context(SSL.TLS_METHOD))
+        client.set_connect_state()
+        client.set_alpn_protos([b"h2"])
+        loop = Loopback(client, server)
+        loop.pump()
+        self.assertIsNone(loop.server.error)
+        negotiated = loop.client.negotiated
+        assert negotiated is not None
+        self.assertIsNone(negotiated.alpn)
 
     def test_completion_ports(self) -> None:
         """The module that is there on Windows alone is seen to where it is imported."""

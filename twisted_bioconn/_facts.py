@@ -9,6 +9,7 @@ from OpenSSL import SSL
 from OpenSSL.crypto import X509
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IProtocol
 from twisted.protocols.tls import BufferingTLSTransport
 from twisted.python.failure import Failure
 
@@ -37,6 +38,28 @@ class ConnectionFacts(BufferingTLSTransport):
     _handshakeSeconds: float | None = None
     _reason: Failure | None = None
     _waiting: list[Deferred[Negotiated]] | None = None
+
+    def __init__(
+        self,
+        factory: Any,
+        wrappedProtocol: IProtocol,
+        _connectWrapped: bool = True,
+    ) -> None:
+        """
+        @param factory: a C{TLSConnectorFactory}; any other L{WrappingFactory} that has a
+            C{_creatorCallable} will do.
+        @param wrappedProtocol: the application's protocol.
+        @param _connectWrapped: L{False} where the application's protocol is connected already,
+            as it is in C{startTLS}.
+        """
+        self.factory = factory
+        self.wrappedProtocol = wrappedProtocol
+        self._connectWrapped = _connectWrapped
+
+    @property
+    def disconnecting(self) -> bool:  # type: ignore[override]
+        """Whether the connection is closed, or on its way to be."""
+        return self._phase not in (Phase.NEW, Phase.CONNECTED)
 
     @property  # type: ignore[override]
     def _tlsConnection(self) -> SSL.Connection | None:

@@ -138,6 +138,7 @@ class Connector:
         "_buffer",
         "_close_asked",
         "_engine",
+        "_established",
         "_fed",
         "_inside",
         "_keeper",
@@ -181,6 +182,7 @@ class Connector:
         self._must_read = False
         self.state = State.IDLE
         self.error: PeerError | None = None
+        self._established = False
 
     # Questions
 
@@ -245,8 +247,8 @@ class Connector:
 
     @property
     def negotiated(self) -> Negotiated | None:
-        """What the handshake agreed on; L{None} until it is done."""
-        if self.state in _BEFORE_OPEN or self.error is not None:
+        """What the handshake agreed on, also after a later failure; L{None} until it is done."""
+        if not self._established:
             return None
         return negotiated_by(self.connection, self._engine.resumed())
 
@@ -275,7 +277,7 @@ class Connector:
         return channel_binding(self.connection, self.is_client, kind)
 
     def _need_handshake(self, what: str) -> None:
-        if self.state in _BEFORE_OPEN or self.error is not None:
+        if not self._established or self.error is not None:
             raise UsageError(f"there is {what} once the handshake is done: {self.state.value}")
 
     # The wire side
@@ -496,6 +498,7 @@ class Connector:
         if done:
             self._unread = sum(map(len, fed))
             self._go(Step.ESTABLISH)
+            self._established = True
             if self._close_asked:
                 self._write_close()
 

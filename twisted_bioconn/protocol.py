@@ -54,7 +54,6 @@ from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IHandshakeListener,
     INegotiated,
-    IProtocol,
     IProtocolFactory,
     IReactorTime,
     ISystemHandle,
@@ -106,28 +105,6 @@ class TLSConnectorProtocol(FlowControl):
     _halfClosing = False
     _peerEnded = False
     _nothingUnsent = False
-
-    def __init__(
-        self,
-        factory: TLSConnectorFactory,
-        wrappedProtocol: IProtocol,
-        _connectWrapped: bool = True,
-    ) -> None:
-        """
-        @param factory: a L{TLSConnectorFactory}; any other L{WrappingFactory} that has a
-            C{_creatorCallable} will do.
-        @param wrappedProtocol: the application's protocol.
-        @param _connectWrapped: L{False} where the application's protocol is connected already,
-            as it is in C{startTLS}.
-        """
-        self.factory = factory
-        self.wrappedProtocol = wrappedProtocol
-        self._connectWrapped = _connectWrapped
-
-    @property
-    def disconnecting(self) -> bool:  # type: ignore[override]
-        """Whether the connection is closed, or on its way to be."""
-        return self._phase not in (Phase.NEW, Phase.CONNECTED)
 
     # The life of a connection
 

@@ -18,21 +18,27 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
+from typing import Any
 from warnings import warn
 
 from twisted.application.reactors import IReactorInstaller, getReactorTypes
+from twisted.internet import _sslverify
 from twisted.protocols import tls
 
-from . import _newtls
+from . import _creators, _newtls
 from .errors import ConfigurationError
 from .protocol import TLSConnectorFactory, TLSConnectorProtocol
 
-_OURS: dict[str, type] = {
+_OURS: dict[str, Any] = {
     "TLSMemoryBIOFactory": TLSConnectorFactory,
     "TLSMemoryBIOProtocol": TLSConnectorProtocol,
     "BufferingTLSTransport": TLSConnectorProtocol,
+    # The C{tls:} server endpoint makes contexts out of sight, with Twisted's ALPN callback in them.
+    "setupForALPN": _creators.setup_for_alpn,
 }
-_TWISTEDS: dict[str, type] = {name: getattr(tls, name) for name in _OURS}
+_TWISTEDS: dict[str, Any] = {
+    name: getattr(_sslverify if name == "setupForALPN" else tls, name) for name in _OURS
+}
 
 # Where Twisted 26.10 looks those names up at the time of use, as attributes of the module. One that
 # is not imported yet is left alone: its import takes the names from the first, which has ours.
@@ -40,6 +46,7 @@ _MODULES = (
     "twisted.protocols.tls",
     "twisted.protocols._sni",
     "twisted.internet._newtls",
+    "twisted.internet._sslverify",
     "twisted.internet.endpoints",
     "twisted.internet.iocpreactor.reactor",
 )
@@ -140,7 +147,7 @@ def _use_twisteds() -> None:
     _newtls.restore()
 
 
-def _put(classes: dict[str, type]) -> None:
+def _put(classes: dict[str, Any]) -> None:
     """
     Let Twisted's modules find these classes under the names of Twisted's.
     """
