@@ -357,6 +357,19 @@ class ALPNTests(ProtocolCase):
         self.assertEqual(link.app.did, ["made", "handshake"])
         self.assertTrue(told)
 
+    @holds_on_stock
+    def test_stand_in_for_a_context(self) -> None:
+        """What some test has in the place of a context is told by its own method."""
+        told: list[object] = []
+
+        class StandIn:
+            """No more of a context than Twisted's own tests have."""
+
+            set_alpn_select_callback = told.append
+
+        setup_for_alpn(StandIn(), [b"h2"])  # type: ignore[arg-type]
+        self.assertEqual(len(told), 1)
+
     def test_contexts_of_other_names(self) -> None:
         """
         With ours in the place of Twisted's function the contexts that options switch to by the
