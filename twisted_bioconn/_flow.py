@@ -16,8 +16,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.protocols import tls
 
 from ._facts import ConnectionFacts
-from ._phase import BEFORE_OPEN, LIVE, Phase
-from .connector import State
+from ._phase import LIVE, Phase
+from .connector import BEFORE_OPEN, State
 
 
 class FlowControl(ConnectionFacts):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from enum import Enum
 
-from .connector import State
-
 
 class Phase(Enum):
     """Where a connection is between the application and the transport."""
@@ -21,6 +19,3 @@ class Phase(Enum):
 # Tuples, and not sets: an Enum's hash is a call of Python's, and this is asked for every message.
 LIVE = (Phase.CONNECTED, Phase.ENDING, Phase.CLOSING)
 """The phases in which anything is sent or delivered."""
-
-BEFORE_OPEN = (State.IDLE, State.HANDSHAKING)
-"""The states of TLS in which nothing can be encrypted yet."""

@@ -114,12 +114,14 @@ TRANSITIONS: dict[State, dict[Step, State]] = {
 }
 """All that can happen to a connection.  What is not here does not happen."""
 
-# The states in groups, for the questions that are asked of them on every call.
-_BEFORE_OPEN = frozenset({State.IDLE, State.HANDSHAKING})
-_WRITABLE = frozenset({State.IDLE, State.HANDSHAKING, State.OPEN, State.REMOTE_CLOSED})
-_ENCRYPTING = frozenset({State.OPEN, State.REMOTE_CLOSED})
-_READABLE = frozenset({State.OPEN, State.LOCAL_CLOSED})
-_NO_MORE_COMES = frozenset({State.REMOTE_CLOSED, State.CLOSED, State.FAILED})
+# The states in groups, for the questions that are asked of them on every call.  Tuples, and not
+# sets: an Enum's hash is a call of Python's.
+BEFORE_OPEN = (State.IDLE, State.HANDSHAKING)
+"""The states in which nothing can be encrypted yet."""
+_WRITABLE = (State.IDLE, State.HANDSHAKING, State.OPEN, State.REMOTE_CLOSED)
+_ENCRYPTING = (State.OPEN, State.REMOTE_CLOSED)
+_READABLE = (State.OPEN, State.LOCAL_CLOSED)
+_NO_MORE_COMES = (State.REMOTE_CLOSED, State.CLOSED, State.FAILED)
 
 
 class Connector:
@@ -390,7 +392,7 @@ class Connector:
         self._fail(
             TruncatedError(
                 "the connection ended in mid-handshake"
-                if self.state in _BEFORE_OPEN
+                if self.state in BEFORE_OPEN
                 else "the connection ended with no close_notify: bytes may be missing"
             )
         )
@@ -436,7 +438,7 @@ class Connector:
         OpenSSL takes a session whose connection was freed with no shutdown for a broken one
         (SSL_shutdown(3)).
         """
-        if self.state not in _BEFORE_OPEN and self.state is not State.FAILED:
+        if self.state not in BEFORE_OPEN and self.state is not State.FAILED:
             if self._keeper is not None:
                 self._keep_session()
             self._engine.forget()

@@ -71,10 +71,10 @@ from zope.interface import directlyProvides, implementer, providedBy
 from ._creators import connection_creator
 from ._deadline import Deadline
 from ._flow import FlowControl
-from ._phase import BEFORE_OPEN, LIVE, Phase
+from ._phase import LIVE, Phase
 from ._reasons import AlertReceived, reason_of
 from ._transport import abort, unsent
-from .connector import Connector, State, WriteBuffer
+from .connector import BEFORE_OPEN, Connector, State, WriteBuffer
 from .errors import PeerError, TruncatedError, UsageError
 
 __all__ = ["AlertReceived", "Phase", "TLSConnectorFactory", "TLSConnectorProtocol"]
