@@ -34,7 +34,7 @@ from tests.tls_material import (
     server_connection,
 )
 from twisted_bioconn import _openssl
-from twisted_bioconn._openssl import Check
+from twisted_bioconn._verification import Check
 from twisted_bioconn.connector import Connector
 from twisted_bioconn.testing import Loopback, Way
 

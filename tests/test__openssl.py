@@ -29,15 +29,17 @@ from tests.tls_material import (
 from twisted_bioconn import _openssl
 from twisted_bioconn._openssl import (
     BUFFER_SIZE,
-    CERTIFICATE_REJECTED,
-    HOSTNAME_MISMATCH,
-    UNSPECIFIED,
     FastEngine,
     PublicEngine,
-    Verification,
     engine_for,
     keep_session,
     session_keeper_of,
+)
+from twisted_bioconn._verification import (
+    CERTIFICATE_REJECTED,
+    HOSTNAME_MISMATCH,
+    UNSPECIFIED,
+    Verification,
     verification_of,
 )
 from twisted_bioconn.connector import Connector, State
@@ -319,7 +321,7 @@ class EngineTests(EngineCase):
 
         self.patch(SSL.Connection, "_raise_ssl_error", fail)
         engine = client_._engine
-        engine.feed(b"\x17")
+        engine.feed(b"\x17\x03\x03\x00\x20" + bytes(32))
         self.assertRaises(SSL.SysCallError, engine.read, [])
 
     def test_fake(self) -> None:
@@ -347,7 +349,7 @@ class EngineTests(EngineCase):
             """An engine that is interrupted, once."""
 
             def __init__(self) -> None:
-                self.due = {"read", "write", "handshake"}
+                self.due = {"read", "encrypt", "handshake"}
 
             def __getattr__(self, name: str) -> Any:
                 if name in self.due:
@@ -388,6 +390,9 @@ class EngineTests(EngineCase):
 
                 def __getattr__(self, name: str, engine: Any = engine) -> Any:
                     return getattr(engine, name)
+
+                def encrypt(self, data: bytes, count: int) -> None:
+                    """Nothing is done."""
 
                 def write(self, data: bytes) -> int:
                     self.taken += 1

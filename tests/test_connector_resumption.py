@@ -23,7 +23,7 @@ from tests.tls_material import (
     server_connection,
 )
 from twisted_bioconn import _openssl
-from twisted_bioconn._openssl import Check
+from twisted_bioconn._verification import Check
 from twisted_bioconn.connector import Connector, State
 from twisted_bioconn.errors import PeerError
 from twisted_bioconn.negotiated import Negotiated

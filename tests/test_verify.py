@@ -39,7 +39,7 @@ from tests.tls_material import (
     signed_anew,
     stranger,
 )
-from twisted_bioconn._openssl import CERTIFICATE_REJECTED, HOSTNAME_MISMATCH, Verification
+from twisted_bioconn._verification import CERTIFICATE_REJECTED, HOSTNAME_MISMATCH, Verification
 from twisted_bioconn.connector import State
 from twisted_bioconn.errors import ConfigurationError
 from twisted_bioconn.verify import (

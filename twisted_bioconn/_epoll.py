@@ -22,16 +22,28 @@ from collections.abc import Callable
 from errno import EINTR
 from heapq import heappop, heappush
 from select import EPOLLIN, EPOLLOUT
+from socket import AF_INET, AF_INET6
 from typing import Any
 
 from twisted.internet import epollreactor
+from twisted.internet.interfaces import IConnector, IListeningPort, IProtocolFactory
 from twisted.internet.main import installReactor
+from twisted.internet.protocol import ClientFactory
 from twisted.logger import Logger
 from twisted.python import log
+
+from . import _tcp
+from ._openssl import Inbox
 
 __all__ = ["ConnectorReactor", "Deadlines", "install"]
 
 _log = Logger()
+
+_EVENTS = 256
+"""Events that are taken from the kernel at once.  Python allocates for as many each time."""
+
+_CANCELLED = 50
+"""Delayed calls that were cancelled, from which on Twisted clears them away."""
 
 
 class _Deadline:
@@ -117,29 +129,79 @@ class ConnectorReactor(epollreactor.EPollReactor):
     An epoll reactor for many small events.
 
     @ivar deadlines: where connections keep their deadlines.
+    @ivar inbox: where connections receive.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.deadlines = Deadlines(self.seconds)
+        self.inbox = Inbox()
+
+    def listenTCP(
+        self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
+    ) -> IListeningPort:
+        """
+        @see: L{twisted.internet.interfaces.IReactorTCP.listenTCP}
+        """
+        listening = _tcp.Port(port, factory, backlog, interface, self)
+        listening.startListening()
+        return listening
+
+    def connectTCP(
+        self,
+        host: str,
+        port: int,
+        factory: ClientFactory[Any],
+        timeout: float = 30.0,
+        bindAddress: Any = None,
+    ) -> IConnector:
+        """
+        @see: L{twisted.internet.interfaces.IReactorTCP.connectTCP}
+        """
+        connector = _tcp.Connector(host, port, factory, timeout, bindAddress, self)
+        connector.connect()
+        return connector
+
+    def adoptStreamPort(
+        self, fileDescriptor: int, addressFamily: int, factory: IProtocolFactory
+    ) -> IListeningPort:
+        """
+        @see: L{twisted.internet.interfaces.IReactorSocket.adoptStreamPort}
+        """
+        if addressFamily not in (AF_INET, AF_INET6):
+            port: IListeningPort = super().adoptStreamPort(fileDescriptor, addressFamily, factory)
+            return port
+        listening = _tcp.Port._fromListeningDescriptor(self, fileDescriptor, addressFamily, factory)
+        listening.startListening()
+        return listening
 
     def timeout(self) -> float | None:
         """Seconds until there is something to do with no event."""
-        delayed, deadline = super().timeout(), self.deadlines.timeout()
+        delayed, deadline = None, self.deadlines.timeout()
+        if self._pendingTimedCalls or self._newTimedCalls:
+            delayed = super().timeout()
         if delayed is None or deadline is None:
             return deadline if delayed is None else delayed
         return min(delayed, deadline)
 
     def runUntilCurrent(self) -> None:
         """Make the calls that are due."""
-        super().runUntilCurrent()
+        pending = self._pendingTimedCalls
+        if (
+            self.threadCallQueue
+            or self._newTimedCalls
+            or self._justStopped
+            or self._cancellations > _CANCELLED
+            or (pending and pending[0].time <= self.seconds())
+        ):
+            super().runUntilCurrent()
         self.deadlines.run()
 
     def doPoll(self, timeout: float | None) -> None:
         """Wait for events, and have each selectable do what its event says."""
         selectables: dict[int, Any] = self._selectables
         try:
-            events = self._poller.poll(-1 if timeout is None else timeout, len(selectables) or 1)
+            events = self._poller.poll(-1 if timeout is None else timeout, _EVENTS)
         except OSError as error:
             if error.errno == EINTR:
                 return

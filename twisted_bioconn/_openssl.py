@@ -22,13 +22,18 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, Protocol
 
-from cryptography import x509
 from OpenSSL import SSL, crypto
 
 from ._server_flight import resumes_session
+from ._verification import (
+    CERTIFICATE_REJECTED,
+    Check,
+    Verification,
+    keep_verification,
+    verification_of,
+)
 
 BUFFER_SIZE = 256 * 1024
 """
@@ -39,120 +44,33 @@ costs a join more.
 MAX_RECORD = 16 * 1024
 """Bytes of plaintext in one record at most: RFC 8446, section 5.1."""
 
-Check = Callable[[Sequence[x509.Certificate]], object]
-"""
-Looks at a chain (leaf first) that OpenSSL has found good, and raises where it is refused.
+_OVERHEAD = 22
+"""Bytes that the protection of a record adds at least: RFC 8446, section 5.2, with any AEAD."""
 
-One with a true attribute C{even_if_untrusted} is shown a leaf that OpenSSL refuses, too, so that
-its own reason is the one that is told; the leaf stays refused.
-"""
+_OUT_SIZE = BUFFER_SIZE + 4096
+"""Room for what becomes of L{BUFFER_SIZE} bytes of plaintext, and for one more byte."""
 
-UNSPECIFIED = 1
-HOSTNAME_MISMATCH = 62
-CERTIFICATE_REJECTED = 28
-"""
-C{X509_V_ERR_} numbers of our own refusals.  The last two send the alert bad_certificate; the first
-is what OpenSSL makes of a refusal for which it was given no number, and sends internal_error.
-"""
+Buffer = bytes | Any
+"""Bytes, or a buffer of some, which is good until the next call of an engine in its thread."""
 
 
-class Verification:
+class Inbox:
     """
-    What became of the verification of one connection's peer.
+    Where a reactor receives ciphertext, for whichever connection it is.
 
-    @ivar check: what is asked once OpenSSL has found the chain good.
-    @ivar again: what is asked in its place of a resumed session, at which OpenSSL verifies
-        nothing.
-    @ivar chooses_alert: whether OpenSSL can be told the number of a refusal of ours.
-    @ivar asked: whether this handshake had anything to verify.
-    @ivar code: the C{X509_V_ERR_} number of the refusal, 0 where there was none.
-    @ivar certificate: the certificate that was refused.
-    @ivar failure: the exception with which C{check} refused it, if it was C{check}.
+    @ivar view: to be written to.
+    @ivar data: the same, for OpenSSL.
     """
 
-    __slots__ = (
-        "_found",
-        "_seen",
-        "again",
-        "asked",
-        "certificate",
-        "check",
-        "chooses_alert",
-        "code",
-        "failure",
-    )
+    __slots__ = ("data", "view")
 
-    def __init__(
-        self, check: Check | None, again: Check | None = None, chooses_alert: bool = True
-    ) -> None:
-        self.check = check
-        self.again = again or check
-        self.chooses_alert = chooses_alert
-        self.asked = False
-        self.code = 0
-        self.certificate: x509.Certificate | None = None
-        self.failure: BaseException | None = None
-        self._found = 0
-        self._seen: dict[int, x509.Certificate] = {}
-
-    @property
-    def sent_code(self) -> int:
-        """The C{X509_V_ERR_} number by which OpenSSL chose the alert."""
-        if self.chooses_alert or self.failure is None:
-            return self.code
-        return self._found or UNSPECIFIED
-
-    def step(self, ok: bool, code: int, depth: int, certificate: crypto.X509 | None) -> int:
-        """
-        One call of OpenSSL's verify callback, which comes from the root to the leaf.
-
-        @param certificate: the one at this depth; L{None} where the fault is the chain's.
-        @return: the C{X509_V_ERR_} number with which to refuse the chain, 0 to go on.
-        """
-        self.asked = True
-        found = None
-        try:
-            found = None if certificate is None else certificate.to_cryptography()
-        except Exception as failure:
-            # OpenSSL can read it and cryptography cannot: nobody here could say what is in it.
-            if ok:
-                self.failure = failure
-                self.code = CERTIFICATE_REJECTED
-                return self.code
-        if not ok:
-            self.code = self._found = code or CERTIFICATE_REJECTED
-            self.certificate = found
-            if depth == 0 and found is not None and getattr(self.check, "even_if_untrusted", False):
-                self._ask(self.check, [found])
-        elif found is not None:
-            self._seen[depth] = found
-            if depth == 0:
-                chain = [self._seen[at] for at in sorted(self._seen)]
-                self._seen = {}
-                self._ask(self.check, chain)
-        return self.code
-
-    def ask_again(self, chain: Sequence[x509.Certificate]) -> bool:
-        """
-        Judge the peer of a resumed session.
-
-        @return: whether it is refused.
-        """
-        self._ask(self.again, chain)
-        return self.failure is not None
-
-    def _ask(self, check: Check | None, chain: Sequence[x509.Certificate]) -> None:
-        """Whatever the check raises is a refusal: this fails closed."""
-        if check is None:
-            return
-        try:
-            check(chain)
-        except BaseException as failure:
-            self.certificate = chain[0]
-            self.failure = failure
-            code = getattr(failure, "x509_error", None)
-            # 0 would be no refusal.
-            self.code = code if isinstance(code, int) and code > 0 else CERTIFICATE_REJECTED
+    def __init__(self) -> None:
+        if PUBLIC_API_ONLY:
+            self.data: Any = bytearray(BUFFER_SIZE)
+            self.view = memoryview(self.data)
+        else:
+            self.data = _ffi.new("char[]", BUFFER_SIZE)
+            self.view = memoryview(_ffi.buffer(self.data))
 
 
 class Engine(Protocol):
@@ -189,6 +107,25 @@ class Engine(Protocol):
     def drain(self) -> bytes:
         """All that OpenSSL has for the wire."""
 
+    def decrypt(self, ciphertext: Any, count: int) -> bytes | None:
+        """
+        Push what arrived, and decrypt it where it is one record with plaintext and no more.
+
+        @param ciphertext: C{bytes}, or the C{data} of an L{Inbox}.
+        @param count: the number of bytes that arrived.
+        @return: the plaintext; L{None} where it is anything else, and C{read} has to be called.
+        """
+
+    def encrypt(self, plaintext: Any, count: int) -> Buffer | None:
+        """
+        Encrypt, and give all that OpenSSL has for the wire.
+
+        @param plaintext: C{bytes}, or the C{data} of an L{Inbox}.
+        @param count: the number of bytes.
+
+        @return: L{None} where nothing was done, and C{write} has to be called.
+        """
+
     def close(self) -> bool:
         """
         Make OpenSSL send close_notify.
@@ -213,18 +150,8 @@ class Engine(Protocol):
         """
 
 
-# What is ours to know of a connection is kept on it.  A weak dictionary would do as long as nothing
-# in it refers to the connection; but a check of the user's may, and the exception that it raised
-# does, by its traceback: then neither is ever freed.
-_VERIFICATION = "_bioconn_verification"
+# What is ours to know of a connection is kept on it: see L{_verification}.
 _KEEPER = "_bioconn_session_keeper"
-
-
-def verification_of(connection: SSL.Connection) -> Verification | None:
-    """What L{set_verification} set on this connection."""
-    found = getattr(connection, _VERIFICATION, None)
-    # A connection of somebody else's making may have an answer to every name.
-    return found if isinstance(found, Verification) else None
 
 
 SessionKeeper = Callable[[SSL.Session], None]
@@ -341,6 +268,13 @@ class PublicEngine:
         _keep_start(self._sent, ciphertext)
         return ciphertext
 
+    def decrypt(self, ciphertext: Any, count: int) -> bytes | None:
+        self.feed(copy_of(ciphertext, count))
+        return None
+
+    def encrypt(self, plaintext: Any, count: int) -> Buffer | None:
+        return None
+
     def close(self) -> bool:
         return _shut_down(self.connection)
 
@@ -365,7 +299,7 @@ def _keep_start(start: bytearray, ciphertext: bytes) -> None:
 def _public_set_verification(
     connection: SSL.Connection, mode: int, check: Check | None, again: Check | None = None
 ) -> None:
-    setattr(connection, _VERIFICATION, Verification(check, again, chooses_alert=False))
+    keep_verification(connection, Verification(check, again, chooses_alert=False))
     connection.set_verify(mode, _public_verify)
 
 
@@ -394,9 +328,9 @@ try:
         "SSL_CTX_set1_curves_list SSL_CTX_set1_sigalgs_list SSL_MODE_ENABLE_PARTIAL_WRITE "
         "SSL_MODE_RELEASE_BUFFERS SSL_clear_mode SSL_get_extms_support "
         "SSL_get_ex_data_X509_STORE_CTX_idx SSL_get_verify_result SSL_read SSL_session_reused "
-        "SSL_set_bio SSL_set_mode SSL_set_verify SSL_write X509_STORE_CTX_get_current_cert "
-        "X509_STORE_CTX_get_error X509_STORE_CTX_get_error_depth X509_STORE_CTX_get_ex_data "
-        "X509_STORE_CTX_set_error X509_up_ref"
+        "SSL_set_bio SSL_set_mode SSL_set_verify SSL_want_read SSL_write "
+        "X509_STORE_CTX_get_current_cert X509_STORE_CTX_get_error X509_STORE_CTX_get_error_depth "
+        "X509_STORE_CTX_get_ex_data X509_STORE_CTX_set_error X509_up_ref"
     ).split()
     _missing = [name for name in _NEEDED if not hasattr(_lib, name)]
     _context = SSL.Context(SSL.TLS_METHOD)
@@ -420,7 +354,7 @@ class _ThreadBuffer(threading.local):
 
 
 def _new_buffer() -> Any:
-    return _ffi.new("char[]", BUFFER_SIZE)
+    return _ffi.new("char[]", _OUT_SIZE)
 
 
 if HAVE_PRIVATE_NAMES:
@@ -432,6 +366,7 @@ if HAVE_PRIVATE_NAMES:
     _BIO_write = _lib.BIO_write
     _ERR_clear_error = _lib.ERR_clear_error
     _SSL_read = _lib.SSL_read
+    _SSL_want_read = _lib.SSL_want_read
     _SSL_write = _lib.SSL_write
 
     @_ffi.callback("int (*)(int, X509_STORE_CTX *)")  # type: ignore[untyped-decorator]
@@ -470,7 +405,7 @@ if HAVE_PRIVATE_NAMES:
 class FastEngine:
     """The engine on pyOpenSSL's own binding."""
 
-    __slots__ = ("_from_ssl", "_into_ssl", "_ssl", "connection")
+    __slots__ = ("_at_boundary", "_early", "_from_ssl", "_into_ssl", "_ssl", "connection")
 
     can_choose_alerts = True
     can_set_groups = True
@@ -480,6 +415,10 @@ class FastEngine:
         self._ssl = ssl = connection._ssl
         self._into_ssl = connection._into_ssl
         self._from_ssl = connection._from_ssl
+        # Whether OpenSSL is known to hold no part of a record: then what arrives begins with one.
+        self._at_boundary = False
+        # What an SSL_read of decrypt has come to, where read() has to go on from that.
+        self._early: bytes | int | None = None
         connection.set_options(SSL.OP_NO_RENEGOTIATION)
         # A memory BIO takes everything, so that one call can write all records; an idle
         # connection needs no record buffers.
@@ -494,8 +433,14 @@ class FastEngine:
         return _go_on(self.connection)
 
     def read(self, pieces: list[bytes]) -> bool:
-        # An error that somebody else left in the queue would be taken for ours.
-        _ERR_clear_error()
+        early, self._early = self._early, None
+        if early is not None:
+            if isinstance(early, int):
+                return self._read_stopped(early)
+            pieces.append(early)
+            if not _BIO_get_mem_data(self._into_ssl, _NULL):
+                return False
+        self._at_boundary = False
         ssl = self._ssl
         # A callback of OpenSSL's may use another connection, which must not overwrite what is
         # decrypted here: as long as this needs the thread's buffer, the thread has none.
@@ -515,6 +460,7 @@ class FastEngine:
                 # so that nothing in the BIO is nothing to come: that saves the call which only
                 # says so.
                 if not _BIO_get_mem_data(self._into_ssl, _NULL):
+                    self._at_boundary = True
                     return False
                 if filled > BUFFER_SIZE - MAX_RECORD:
                     pieces.append(_buffer(buffer, filled)[:])
@@ -524,39 +470,81 @@ class FastEngine:
                 pieces.append(_buffer(buffer, filled)[:])
             thread.cdata = buffer
 
+    def decrypt(self, ciphertext: Any, count: int) -> bytes | None:
+        _BIO_write(self._into_ssl, ciphertext, count)
+        # There is one SSL_read, and it fills the buffer as the last thing it does: no callback of
+        # OpenSSL's comes in between.
+        buffer = _thread.cdata
+        if buffer is None or not self._at_boundary:
+            return None
+        got = _SSL_read(self._ssl, buffer, BUFFER_SIZE)
+        if got <= 0:
+            self._early = got
+            return None
+        plaintext: bytes = _buffer(buffer, got)[:]
+        # Two records would need twice as much around them.  One with plaintext in it cannot have
+        # made OpenSSL write anything.
+        if _OVERHEAD <= count - got < 2 * _OVERHEAD:
+            return plaintext
+        self._early = plaintext
+        return None
+
+    def encrypt(self, plaintext: Any, count: int) -> Buffer | None:
+        buffer = _thread.cdata
+        if buffer is None:
+            return None
+        written = _SSL_write(self._ssl, plaintext, count)
+        if written <= 0:
+            self._write_stopped(written)
+            return None
+        size = _BIO_read(self._from_ssl, buffer, _OUT_SIZE)
+        if size < _OUT_SIZE:
+            return _buffer(buffer, size)
+        return _buffer(buffer, size)[:] + self.drain()
+
     def _read_stopped(self, count: int) -> bool:
-        closed = False
+        if self._waits():
+            return False
         try:
             self.connection._raise_ssl_error(self._ssl, count)
-        except SSL.WantReadError:
-            pass
         except SSL.ZeroReturnError:
-            closed = True
+            pass
         except SSL.SysCallError:
-            closed = _is_closed(self.connection)
-            if not closed:
+            if not _is_closed(self.connection):
                 raise
-        return closed
+        return True
 
     def write(self, plaintext: bytes) -> int:
-        _ERR_clear_error()
         count: int = _SSL_write(self._ssl, plaintext, len(plaintext))
-        if count <= 0:
-            with suppress(SSL.WantReadError):
-                self.connection._raise_ssl_error(self._ssl, count)
-            return 0
-        return count
+        return count if count > 0 else self._write_stopped(count)
+
+    def _waits(self) -> bool:
+        """
+        Whether OpenSSL only waits for more to read.
+
+        An error that somebody else has left in the queue would be taken for ours by SSL_get_error,
+        and to clear the queue before each call would cost a tenth of a small message.
+        """
+        if not _SSL_want_read(self._ssl):
+            return False
+        _ERR_clear_error()
+        return True
+
+    def _write_stopped(self, count: int) -> int:
+        if not self._waits():
+            self.connection._raise_ssl_error(self._ssl, count)
+        return 0
 
     def drain(self) -> bytes:
         buffer = _thread.cdata
         if buffer is None:
             buffer = _new_buffer()
-        count = _BIO_read(self._from_ssl, buffer, BUFFER_SIZE)
-        if count < BUFFER_SIZE:
+        count = _BIO_read(self._from_ssl, buffer, _OUT_SIZE)
+        if count < _OUT_SIZE:
             return _buffer(buffer, count)[:] if count > 0 else b""
         pieces = [_buffer(buffer, count)[:]]
-        while count == BUFFER_SIZE:
-            count = _BIO_read(self._from_ssl, buffer, BUFFER_SIZE)
+        while count == _OUT_SIZE:
+            count = _BIO_read(self._from_ssl, buffer, _OUT_SIZE)
             if count > 0:
                 pieces.append(_buffer(buffer, count)[:])
         return b"".join(pieces)
@@ -586,7 +574,7 @@ class FastEngine:
 def _fast_set_verification(
     connection: SSL.Connection, mode: int, check: Check | None, again: Check | None = None
 ) -> None:
-    setattr(connection, _VERIFICATION, Verification(check, again))
+    keep_verification(connection, Verification(check, again))
     _lib.SSL_set_verify(connection._ssl, mode, _verify_callback)
 
 
@@ -610,6 +598,13 @@ def has_extended_master_secret(connection: SSL.Connection) -> bool:
     if PUBLIC_API_ONLY or type(connection) is not SSL.Connection:
         return False
     return bool(_lib.SSL_get_extms_support(connection._ssl) == 1)
+
+
+def copy_of(ciphertext: Any, count: int) -> bytes:
+    """A copy of so many bytes of what C{Engine.decrypt} takes."""
+    if type(ciphertext) is bytes:
+        return ciphertext[:count]
+    return bytes(ciphertext[:count] if PUBLIC_API_ONLY else _ffi.buffer(ciphertext, count))
 
 
 PUBLIC_API_ONLY = not HAVE_PRIVATE_NAMES or os.environ.get("BIOCONN_PUBLIC_API") == "1"

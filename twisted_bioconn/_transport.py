@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+
+from twisted.internet import tcp
+
+from ._openssl import Inbox
 
 
 def abort(transport: Any) -> None:
@@ -18,3 +23,53 @@ def unsent(transport: Any) -> int:
     """Bytes that a transport has not sent yet, as far as that can be known."""
     size: int = len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
     return size + getattr(transport, "_tempDataLen", 0)
+
+
+class Stream:
+    """
+    What a transport is that receives into a buffer of its reactor's, and can send at once.
+
+    @ivar receiver: called with the reactor's L{Inbox<twisted_bioconn._openssl.Inbox>} and the
+        number of bytes in it, in place of the protocol's C{dataReceived}.
+    """
+
+    receiver: Callable[[Inbox, int], object] | None = None
+
+    def send(self, data: Any) -> None:
+        """
+        Send now what the kernel takes, and the rest when it takes more.
+
+        @param data: C{bytes}, or a buffer of bytes that may be used again afterwards.
+        """
+        raise NotImplementedError
+
+    def send_received(self, inbox: Inbox, count: int) -> None:
+        """Send what another transport has just received."""
+        self.send(inbox.view[:count])
+
+
+def sender(transport: Any) -> Callable[[Any], None]:
+    """
+    How to send through a transport what is not to wait for the reactor's next turn.
+
+    Twisted's C{write} costs two changes of what the reactor waits for, and a turn.
+
+    @return: takes C{bytes}, or a buffer of bytes that may be used again afterwards.
+    """
+    if isinstance(transport, Stream):
+        return transport.send
+    if not isinstance(transport, tcp.Connection):
+        return lambda data: transport.write(bytes(data))
+
+    def send(data: Any) -> None:
+        sent = 0
+        if transport.connected and not (
+            transport.dataBuffer or transport._tempDataLen or transport.TLS
+        ):
+            result = transport.writeSomeData(data)
+            # What is wrong will be found when the reactor sends it.
+            sent = result if isinstance(result, int) else 0
+        if sent < len(data):
+            transport.write(bytes(data[sent:]))
+
+    return send

@@ -56,23 +56,17 @@ returns them and raises at the next call.
 from __future__ import annotations
 
 from enum import Enum
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from OpenSSL import SSL
 
-from . import alerts
-from ._openssl import (
-    BUFFER_SIZE,
-    Engine,
-    Verification,
-    engine_for,
-    session_keeper_of,
-    verification_of,
-)
+from ._failures import peer_error
+from ._openssl import BUFFER_SIZE, Buffer, Engine, copy_of, engine_for, session_keeper_of
+from ._verification import Verification, verification_of
 from .buffer import WriteBuffer, WriteBufferLike
-from .errors import Direction, PeerError, TruncatedError, UsageError
+from .errors import PeerError, TruncatedError, UsageError
 from .negotiated import Negotiated, channel_binding, negotiated_by
-from .verify import explain, full_chain, verify_error_string
+from .verify import full_chain
 
 __all__ = ["Connector", "State", "Step", "WriteBuffer", "WriteBufferLike"]
 
@@ -130,6 +124,7 @@ class Connector:
 
     @ivar state: where the connection is.
     @ivar error: why it has failed, in state FAILED.
+    @ivar has_output: L{False} where L{take} has nothing for sure.
     """
 
     # error is kept here and never raised itself: a copy is.  What is raised gets a traceback, which
@@ -150,6 +145,7 @@ class Connector:
         "_unread",
         "_verification",
         "error",
+        "has_output",
         "is_client",
         "state",
     )
@@ -182,6 +178,7 @@ class Connector:
         self._close_asked = False
         self._inside = False
         self._must_read = False
+        self.has_output = True
         self.state = State.IDLE
         self.error: PeerError | None = None
         self._established = False
@@ -353,7 +350,27 @@ class Connector:
         if pieces and self._keeper is not None and self.error is None:
             # In TLS 1.3 the tickets come after the handshake, before or with the first bytes.
             self._keep_session()
-        return b"".join(pieces)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def decrypt(self, ciphertext: Any, count: int) -> bytes:
+        """
+        L{feed} and L{read} in one, for what a transport has received at this moment.
+
+        @param ciphertext: C{bytes}, or the C{data} of the L{Inbox<_openssl.Inbox>} that was
+            received into.
+        @param count: the number of bytes.
+        @return: the plaintext, as L{read} does.
+        @raise PeerError: the connection has failed.
+        """
+        if self.state is not State.OPEN or self._inside or self._fed or self._keeper is not None:
+            self.feed(copy_of(ciphertext, count))
+            return self.read()
+        self._inside = True
+        try:
+            plaintext = self._engine.decrypt(ciphertext, count)
+        finally:
+            self._inside = False
+        return self.read() if plaintext is None or self._must_read else plaintext
 
     def take(self) -> bytes:
         """
@@ -362,6 +379,78 @@ class Connector:
         @return: C{b""} where there is nothing more; so it is called until then.
         @raise PeerError: starting the handshake failed, or OpenSSL refused to encrypt.
         """
+        ciphertext = self.take_buffer()
+        return ciphertext if type(ciphertext) is bytes else bytes(ciphertext)
+
+    def take_buffer(self) -> Buffer:
+        """
+        L{take} with a copy less: what it gives may be a buffer that is good until the next call of
+        any connector in this thread.
+
+        @raise PeerError: as L{take} does.
+        """
+        if not self.has_output:
+            return b""
+        if (
+            self.state is not State.OPEN
+            or self._inside
+            or self._must_read
+            or self._close_asked
+            or self._blocked
+            or self._outgoing
+        ):
+            return self._take()
+        # The buffer may tell somebody that it has drained, who must not encrypt what comes next
+        # before this is.
+        self._inside = True
+        try:
+            plaintext = self._buffer.take(BUFFER_SIZE)
+            ciphertext = self._engine.encrypt(plaintext, len(plaintext)) if plaintext else b""
+        except Exception as error:
+            self._fail(error)
+            self._raise(error)
+        finally:
+            self._inside = False
+        if ciphertext is None:
+            return self._encrypt_first(plaintext)
+        self.has_output = len(self._buffer) > 0 or self._close_asked or len(self._outgoing) > 0
+        return ciphertext
+
+    def encrypt(self, plaintext: Any, count: int) -> Buffer:
+        """
+        L{write} and L{take_buffer} in one, for what is to be sent at this moment.
+
+        There may be more to be taken: L{has_output}.
+
+        @param plaintext: C{bytes}, or the C{data} of the L{Inbox<_openssl.Inbox>} that was
+            received into.
+        @param count: the number of bytes, at least one.
+        @raise UsageError: as L{write} does.
+        @raise PeerError: as L{take} does.
+        """
+        if self.has_output or self.state is not State.OPEN or self._inside:
+            self.write(copy_of(plaintext, count))
+            return self.take_buffer()
+        self._inside = True
+        try:
+            ciphertext = self._engine.encrypt(plaintext, count)
+        except Exception as error:
+            self._fail(error)
+            self._raise(error)
+        finally:
+            self._inside = False
+        if ciphertext is None:
+            return self._encrypt_first(copy_of(plaintext, count))
+        return ciphertext
+
+    def _encrypt_first(self, plaintext: bytes) -> bytes:
+        """Encrypt this before all that comes next; later, where OpenSSL wants to read first."""
+        self._blocked = plaintext
+        self.has_output = True
+        self._encrypt()
+        return self._all_outgoing()
+
+    def _take(self) -> bytes:
         if self.state is State.IDLE and self._starts_by_itself:
             self.start_handshake()
         if (
@@ -373,10 +462,17 @@ class Connector:
                 self._write_close()
             else:
                 self._encrypt()
-        outgoing = self._outgoing
+        outgoing = self._all_outgoing()
         if not outgoing:
-            return b""
-        self._outgoing = []
+            self.has_output = (
+                self.state in BEFORE_OPEN
+                or self.pending_plaintext > 0
+                or (self._close_asked and self.state in _ENCRYPTING)
+            )
+        return outgoing
+
+    def _all_outgoing(self) -> bytes:
+        outgoing, self._outgoing = self._outgoing, []
         return b"".join(outgoing)
 
     def end_of_wire(self) -> None:
@@ -417,6 +513,7 @@ class Connector:
             )
         if plaintext:
             self._buffer.append(plaintext)
+            self.has_output = True
 
     def close(self) -> None:
         """
@@ -427,7 +524,7 @@ class Connector:
         """
         if self._close_asked or self.state not in _WRITABLE:
             return
-        self._close_asked = True
+        self._close_asked = self.has_output = True
         if self.state in _ENCRYPTING and not self._waits:
             self._write_close()
 
@@ -515,8 +612,7 @@ class Connector:
 
     def _encrypt(self) -> None:
         """Encrypt what is left of an earlier write, or else the next of what was written."""
-        # The buffer may tell somebody that it has drained, who must not encrypt what comes next
-        # before this is.
+        # As in L{take_buffer}.
         self._inside = True
         try:
             plaintext = self._blocked or self._buffer.take(BUFFER_SIZE)
@@ -553,6 +649,7 @@ class Connector:
         ciphertext = self._engine.drain()
         if ciphertext:
             self._outgoing.append(ciphertext)
+            self.has_output = True
         return ciphertext
 
     def _fail(self, error: Exception, last_fed: bytes = b"") -> None:
@@ -565,53 +662,9 @@ class Connector:
         self._fed.clear()
         self._buffer.clear()
         self._blocked = b""
-        self.error = self._peer_error(error, sent, last_fed)
+        self.error = peer_error(error, sent, last_fed, self._verification, self._engine)
 
     def _raise(self, cause: Exception | None = None) -> NoReturn:
         error = self.error
         assert error is not None
         raise type(error)(error.sentence, error.alert, error.direction, error.args[0]) from cause
-
-    def _peer_error(self, error: Exception, sent: bytes, last_fed: bytes) -> PeerError:
-        if isinstance(error, TruncatedError):
-            return error
-        queue = _queue_of(error)
-        if isinstance(error, PeerError):
-            return PeerError(error.sentence, error.alert, error.direction, queue)
-        if isinstance(error, SSL.ZeroReturnError):
-            return PeerError(
-                alerts.meaning("close_notify"), "close_notify", Direction.RECEIVED, queue
-            )
-        received = alerts.received_alert(queue)
-        if received is None and alerts.is_unknown_alert(queue):
-            received = alerts.alert_in_clear(last_fed)
-            if received is None:
-                sentence = "the peer ended the connection with an alert that has no name here"
-                return PeerError(sentence, None, Direction.RECEIVED, queue)
-        if received is not None:
-            return PeerError(alerts.meaning(received), received, Direction.RECEIVED, queue)
-        sentence = alerts.sentence_of_reason(queue)
-        verification = self._verification
-        code = self._engine.verification_error()
-        if alerts.is_refusal(queue):
-            if verification is not None and verification.code:
-                code = verification.sent_code
-                sentence = explain(verification)
-            elif code is not None:
-                sentence = f"the peer's certificate does not verify: {verify_error_string(code)}"
-        elif not isinstance(error, SSL.Error):
-            sentence = f"a callback of ours failed: {str(error) or type(error).__name__}"
-        alert = None
-        if alerts.ends_in_alert(sent):
-            version = self.connection.get_protocol_version_name()
-            alert = alerts.alert_in_clear(sent) or alerts.alert_of_reason(queue, code, version)
-        return PeerError(sentence, alert, None if alert is None else Direction.SENT, queue)
-
-
-def _queue_of(error: Exception) -> list[tuple[str, str, str]]:
-    """OpenSSL's error queue out of whatever pyOpenSSL raised."""
-    if isinstance(error, SSL.SysCallError):
-        return [("SSL routines", "", "unexpected eof while reading")]
-    if isinstance(error, SSL.Error) and error.args and isinstance(error.args[0], list):
-        return [entry for entry in error.args[0] if isinstance(entry, tuple) and len(entry) == 3]
-    return []

@@ -39,7 +39,8 @@ from zope.interface import implementer
 
 from . import _openssl
 from ._creators import acceptable_protocols, select_protocol
-from ._openssl import Check, keep_session
+from ._openssl import keep_session
+from ._verification import Check
 from .certificates.loading import CertifiedKey, issued, read_file
 from .errors import ConfigurationError
 from .policy import INTERMEDIATE, Policy

@@ -47,7 +47,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost, TimeoutError
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -70,10 +70,11 @@ from zope.interface import directlyProvides, implementer, providedBy
 
 from ._creators import connection_creator
 from ._deadline import Deadline
-from ._flow import FlowControl
+from ._ending import Ending
+from ._openssl import Buffer, Inbox, copy_of
 from ._phase import LIVE, Phase
 from ._reasons import AlertReceived, reason_of
-from ._transport import abort, unsent
+from ._transport import Stream, abort, sender, unsent
 from .connector import BEFORE_OPEN, Connector, State, WriteBuffer
 from .errors import PeerError, TruncatedError, UsageError
 
@@ -84,12 +85,11 @@ _log = Logger()
 GATHER = 64_000
 """Bytes of small writes that are gathered before they are sent without waiting for the clock."""
 
-_WE_CLOSED = (State.LOCAL_CLOSED, State.CLOSED, State.FAILED)
 _PEER_CLOSED = (State.REMOTE_CLOSED, State.CLOSED)
 
 
 @implementer(ISystemHandle, INegotiated, ITransport, IHalfCloseableProtocol)
-class TLSConnectorProtocol(FlowControl):
+class TLSConnectorProtocol(Ending):
     """
     The TLS layer of one connection.
 
@@ -97,14 +97,10 @@ class TLSConnectorProtocol(FlowControl):
     """
 
     _gathering: IDelayedCall | None = None
-    _tellingWriteClosed: IDelayedCall | None = None
-    _deadline: Any = None
     _deadlineClock: IReactorTime | None = None
     _started = 0.0
-    _refused: Failure | None = None
-    _halfClosing = False
     _peerEnded = False
-    _nothingUnsent = False
+    _transmit: Callable[[Buffer], None]
 
     # The life of a connection
 
@@ -130,6 +126,9 @@ class TLSConnectorProtocol(FlowControl):
         directlyProvides(self, providedBy(transport))
         self._phase = Phase.CONNECTED
         Protocol.makeConnection(self, transport)
+        self._transmit = sender(transport)
+        if isinstance(transport, Stream) and type(self).dataReceived is _DATA_RECEIVED:
+            transport.receiver = self._received
         factory.registerProtocol(self)
         clock = getattr(factory, "_givenClock", None) or getattr(transport, "reactor", None)
         if not hasattr(clock, "callLater"):
@@ -179,13 +178,44 @@ class TLSConnectorProtocol(FlowControl):
             else:
                 connector.feed(data)
             if not self._paused or self._phase is Phase.CLOSING:
-                self._deliver(connector)
+                self._deliver(connector, connector.read())
         except PeerError as error:
             self._failed(error)
         finally:
             self._delivering = outer
             if not outer:
                 self.flush()
+                self._holdTransport()
+
+    def _received(self, inbox: Inbox, count: int) -> None:
+        """C{dataReceived} with an object less, for what our own reactor's transports receive."""
+        connector = self._connector
+        if (
+            self._phase is not Phase.CONNECTED
+            or self._paused
+            or self._delivering
+            or connector is None
+            or connector.state is not State.OPEN
+        ):
+            self.dataReceived(inbox.view[:count].tobytes())
+            return
+        self._delivering = self._deadline.heard = True
+        try:
+            plaintext = connector.decrypt(inbox.data, count)
+            if not plaintext or self._refused is not None or connector.state is not State.OPEN:
+                self._deliver(connector, plaintext)
+            else:
+                try:
+                    self.wrappedProtocol.dataReceived(plaintext)
+                except Exception:
+                    self._applicationFailed()
+        except PeerError as error:
+            self._failed(error)
+        finally:
+            self._delivering = False
+            if connector.has_output:
+                self.flush()
+            if self._paused:
                 self._holdTransport()
 
     def _handshakeGoesOn(self, connector: Connector) -> bool:
@@ -227,9 +257,8 @@ class TLSConnectorProtocol(FlowControl):
         if self._phase is Phase.ENDING:
             self._end()
 
-    def _deliver(self, connector: Connector) -> None:
-        """Give the application all that can be decrypted, and then the end if it has come."""
-        plaintext = connector.read()
+    def _deliver(self, connector: Connector, plaintext: bytes) -> None:
+        """Give the application what was decrypted, and then the end if it has come."""
         if self._isLive() and plaintext and not self._paused:
             self._tell(self.wrappedProtocol.dataReceived, plaintext)
         if self._phase not in LIVE or (self._paused and self._phase is not Phase.CLOSING):
@@ -270,10 +299,13 @@ class TLSConnectorProtocol(FlowControl):
         try:
             call(*arguments)
         except Exception:
-            failure = Failure()
-            _log.failure("Unhandled error in the application's protocol", failure)
-            if self._phase in LIVE:
-                self._abortWith(failure)
+            self._applicationFailed()
+
+    def _applicationFailed(self) -> None:
+        failure = Failure()
+        _log.failure("Unhandled error in the application's protocol", failure)
+        if self._phase in LIVE:
+            self._abortWith(failure)
 
     def _failed(self, error: PeerError) -> None:
         """TLS cannot go on: send the alert that says why, and close."""
@@ -335,7 +367,7 @@ class TLSConnectorProtocol(FlowControl):
         try:
             if connector.state in BEFORE_OPEN:
                 connector.end_of_wire()
-            self._deliver(connector)
+            self._deliver(connector, connector.read())
         except TruncatedError as truncated:
             if reason.check(ConnectionDone):
                 return Failure(ConnectionLost(str(truncated)))
@@ -356,7 +388,7 @@ class TLSConnectorProtocol(FlowControl):
             if connector.state in BEFORE_OPEN:
                 connector.end_of_wire()
             if not self._paused or self._phase is Phase.CLOSING:
-                self._deliver(connector)
+                self._deliver(connector, connector.read())
         except PeerError as error:
             self._failed(error)
         finally:
@@ -407,159 +439,46 @@ class TLSConnectorProtocol(FlowControl):
         connector = self._connector
         if connector is None or connector.inside_openssl:
             return
-        transport = self.transport
+        transmit = self._transmit
         try:
-            while self._phase in LIVE and (ciphertext := connector.take()):
+            while self._phase in LIVE and (ciphertext := connector.take_buffer()):
                 self._deadline.written += len(ciphertext)
-                transport.write(ciphertext)
+                transmit(ciphertext)
         except PeerError as error:
             self._failed(error)
 
-    # Closing
-
-    def loseConnection(self) -> None:
+    def send(self, data: Buffer) -> None:
         """
-        Close the connection when all that was written is sent: close_notify goes out, the peer's
-        is awaited, and the transport is closed.
+        C{write} and C{flush} in one, for whoever has all that is to go out now.
 
-        While a producer is registered this waits for it to finish.
+        @param data: bytes, or a buffer that may be used again afterwards.
         """
-        if self._phase is Phase.CONNECTED:
-            self._phase = Phase.ENDING
-            self._end()
+        self._send(data if type(data) is bytes else bytes(data), len(data))
 
-    def _end(self) -> None:
-        """Go on with C{loseConnection} if nothing that was promised is left to be sent."""
+    def send_received(self, inbox: Inbox, count: int) -> None:
+        """C{send} what another transport has just received."""
+        self._send(inbox.data, count)
+
+    def _send(self, data: Any, count: int) -> None:
         connector = self._connector
-        if connector is None or self._producer is not None:
-            return
-        if connector.state not in BEFORE_OPEN:
-            self._shutdownTLS()
-        elif not connector.pending_plaintext and not connector.inside_openssl:
-            # There is nothing to say, and no connection yet on which to say it.
-            self.abortConnection()
-
-    def _shutdownTLS(self) -> None:
-        """Send close_notify after all that was written, then wait for the peer's."""
-        connector = self._needConnector()
-        self._nothingUnsent = not connector.pending_plaintext and not unsent(self.transport)
-        try:
-            connector.close()
-        except PeerError as error:
-            self._failed(error)
-            return
-        self.flush()
-        if connector.state is State.CLOSED:
-            self._disconnect()
-        elif self._phase in LIVE:
-            self._phase = Phase.CLOSING
-            if self._paused:
-                self._drain()
-            else:
-                self._awaitPeer()
-
-    def _disconnect(self) -> None:
-        """Nothing more will come, or nothing good: send what is left, and close the transport."""
-        if self._phase in LIVE:
+        if (
+            connector is None
+            or connector.has_output
+            or connector.state is not State.OPEN
+            or self._phase is not Phase.CONNECTED
+        ):
+            self.write(copy_of(data, count))
             self.flush()
-        if self._phase in LIVE:
-            self._phase = Phase.DISCONNECTED
-            self._awaitPeer()
-            membrane = self._producer
-            if membrane is not None:
-                # The transport would wait for it, and nothing that it produces can be sent.
-                self.unregisterProducer()
-                self._tell(membrane.stopProducing)
-            self.transport.loseConnection()
-
-    def _drain(self) -> None:
-        """
-        Read on what the application has paused away: nobody wants it, but the close_notify that
-        we wait for is behind it.
-        """
-        self._awaitPeer()
-        self.transport.resumeProducing()
-        self._scheduleCatchingUp()
-
-    def _awaitPeer(self) -> None:
-        """
-        Give the peer time to close and to take what it was sent.
-
-        While it is to close, one that sends and sends but takes nothing is not to be waited for.
-        """
-        seconds = getattr(self.factory, "closeTimeout", None)
-        self._deadline.watch(seconds, self._closeExpired, hears=False)
-
-    def _tlsShutdownFinished(self, reason: Failure | None) -> None:
-        """TLS is over, for this reason if there is one: close the transport."""
-        if self._reason is None:
-            self._reason = reason
-        self._disconnect()
-
-    def loseWriteConnection(self) -> None:
-        """
-        Close our direction: close_notify goes out after all that was written, and reading goes
-        on.  C{IHalfCloseableProtocol.writeConnectionLost} tells when it has gone.
-        """
-        connector = self._connector
-        if connector is None or self._phase is not Phase.CONNECTED:
-            return
-        if self._halfClosing or connector.state in _WE_CLOSED:
-            return
-        self._halfClosing = True
-        try:
-            connector.close()
-        except PeerError as error:
-            self._failed(error)
-            return
-        if connector.state not in BEFORE_OPEN:
-            self._tellingWriteClosed = self._later(self._writeClosed)
-
-    def _writeClosed(self) -> None:
-        self._tellingWriteClosed = None
-        connector = self._connector
-        self._tellWriteClosed()
-        if connector is not None and connector.state is State.CLOSED:
-            self._disconnect()
-
-    def _tellWriteClosed(self) -> None:
-        """Send the close_notify of C{loseWriteConnection}, and say so, if that was not done."""
-        if self._halfClosing and self._phase in LIVE:
-            self._halfClosing = False
-            self.flush()
-            if IHalfCloseableProtocol.providedBy(self.wrappedProtocol):
-                self._tell(self.wrappedProtocol.writeConnectionLost)
-
-    def abortConnection(self) -> None:
-        """
-        Drop the connection now.  Nothing more is sent or delivered, and the peer sees that it
-        was no clean end.
-        """
-        if self._phase in LIVE or self._phase is Phase.DISCONNECTED:
-            self._abortWith(Failure(ConnectionAborted()))
-
-    def _abortWith(self, reason: Failure) -> None:
-        if self._reason is None:
-            self._reason = reason
-        self._phase = Phase.DISCONNECTED
-        self._deadline.cancel()
-        abort(self.transport)
-
-    def failVerification(self, reason: Failure) -> None:
-        """
-        Refuse the peer, for this reason.
-
-        Called from within OpenSSL's verify callback, as Twisted's own options do, this leaves it
-        to the callback to refuse, so that the peer is told by an alert.  If it does not, or
-        cannot, the connection is dropped as soon as OpenSSL returns.
-        """
-        if self._phase not in LIVE:
-            return
-        self._reason = reason
-        if self._needConnector().inside_openssl:
-            self._refused = reason
-        else:
-            self._abortWith(reason)
+        elif count:
+            try:
+                ciphertext = connector.encrypt(data, count)
+            except PeerError as error:
+                self._failed(error)
+                return
+            self._deadline.written += len(ciphertext)
+            self._transmit(ciphertext)
+            if connector.has_output:
+                self.flush()
 
     def _catchUp(self) -> None:
         self._catchingUp = None
@@ -568,7 +487,7 @@ class TLSConnectorProtocol(FlowControl):
             return
         outer, self._delivering = self._delivering, True
         try:
-            self._deliver(connector)
+            self._deliver(connector, connector.read())
         except PeerError as error:
             self._failed(error)
         finally:
@@ -576,24 +495,8 @@ class TLSConnectorProtocol(FlowControl):
             self.flush()
             self._holdTransport()
 
-    # Deadlines
 
-    def _handshakeExpired(self, seconds: float) -> None:
-        self._abortWith(Failure(TimeoutError(f"no handshake within {seconds:g} seconds")))
-
-    def _idleExpired(self, seconds: float) -> None:
-        self._reason = Failure(TimeoutError(f"nothing came or went for {seconds:g} seconds"))
-        if unsent(self.transport) or self._producer is not None:
-            self._abortWith(self._reason)
-        else:
-            self.loseConnection()
-
-    def _closeExpired(self, seconds: float) -> None:
-        """The peer has not closed in time, and takes nothing any more of what it was sent."""
-        if unsent(self.transport) or self._phase is Phase.DISCONNECTED:
-            self._abortWith(Failure(TimeoutError(f"the peer took nothing for {seconds:g} seconds")))
-        else:
-            self._disconnect()
+_DATA_RECEIVED = TLSConnectorProtocol.dataReceived
 
 
 class TLSConnectorFactory(TLSMemoryBIOFactory):

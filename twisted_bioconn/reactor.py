@@ -89,6 +89,16 @@ def install(name: str | None = None) -> None:
         )
 
 
+def install_best_reactor() -> None:
+    """
+    Install the platform's best reactor, on Linux our own, unless there is a reactor already.
+
+    The TLS of other endpoints stays what it is.
+    """
+    if "twisted.internet.reactor" not in sys.modules:
+        _install_best()
+
+
 def _find(name: str | None) -> tuple[str | None, Callable[[], object]]:
     """
     Find the module that the named reactor's class comes from (L{None} if any will do), and what

@@ -30,7 +30,7 @@ from service_identity.cryptography import (
     verify_certificate_ip_address,
 )
 
-from ._openssl import HOSTNAME_MISMATCH, Check, Verification
+from ._verification import HOSTNAME_MISMATCH, Check, Verification
 from .errors import ConfigurationError, PeerError
 
 __all__ = ["CertificateRefused", "HostVerifier", "Pin", "explain", "full_chain"]

@@ -15,6 +15,8 @@ from typing import Any
 from OpenSSL.crypto import Error as CryptoError
 from OpenSSL.SSL import Error as TLSError
 from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
     _parse,
     clientFromString,
     quoteStringArgument,
@@ -28,8 +30,10 @@ from twisted.internet.interfaces import (
 )
 from twisted.plugin import getPlugins
 
+from twisted_bioconn.endpoints import ClientEndpoint
 from twisted_bioconn.errors import ConfigurationError
 from twisted_bioconn.server.hints import did_you_mean
+from twisted_bioconn.server.local import LocalEndpoint, is_local
 
 #: The parsers that Twisted has built in, of servers and of clients; the others are plugins.
 _BUILT_IN = ("tcp", "unix", "ssl")
@@ -153,21 +157,6 @@ def leaves_in_the_clear(description: str) -> str | None:
     return "it is plain, and not on this machine"
 
 
-def is_local(host: str) -> bool:
-    """
-    Is this C{localhost}, or an address that never leaves the machine (RFC 1122, section 3.2.1.3;
-    RFC 4291, section 2.5.3)?
-    """
-    if host.lower() == "localhost":
-        return True
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
-
-
 def connect_timeout(description: str) -> str | None:
     """The C{timeout} that a client endpoint string has, as it is written there."""
     return parse(description)[1].get("timeout")
@@ -192,9 +181,26 @@ def client_endpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
     @raise ConfigurationError: it cannot be made.
     """
     try:
-        return clientFromString(reactor, description)  # type: ignore[no-any-return]
+        endpoint: IStreamClientEndpoint = clientFromString(reactor, description)
     except Exception as error:
         raise ConfigurationError(_sentence(error, description)) from error
+    if isinstance(endpoint, ClientEndpoint):
+        endpoint.endpoint = _without_detour(reactor, endpoint.endpoint)
+        return endpoint
+    return _without_detour(reactor, endpoint)
+
+
+def _without_detour(reactor: Any, endpoint: IStreamClientEndpoint) -> IStreamClientEndpoint:
+    """The same endpoint, with a shorter way to this machine where there is one."""
+    if not hasattr(reactor, "inbox") or getattr(endpoint, "_bindAddress", None) is not None:
+        return endpoint
+    if isinstance(endpoint, TCP4ClientEndpoint):
+        host = endpoint._host
+    elif isinstance(endpoint, HostnameEndpoint):
+        host = endpoint._hostText
+    else:
+        return endpoint
+    return LocalEndpoint(reactor, endpoint, host, endpoint._port) if is_local(host) else endpoint
 
 
 def _is_address(text: str) -> bool:

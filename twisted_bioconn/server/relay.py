@@ -40,6 +40,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from twisted_bioconn._openssl import Buffer
+from twisted_bioconn._transport import Stream, sender
+from twisted_bioconn.protocol import TLSConnectorProtocol
+
 #: How long a back end may take to answer, in seconds, all its addresses and its TLS included.
 CONNECT_TIMEOUT = 10.0
 
@@ -60,7 +64,7 @@ class StreamTransport(Protocol):
     def resumeProducing(self) -> None: ...
 
 
-def _discard(data: bytes) -> None:
+def _discard(data: Buffer) -> None:
     """What comes in when there is nobody left to give it to."""
 
 
@@ -74,6 +78,19 @@ def _flush_of(transport: StreamTransport) -> Callable[[], None] | None:
     How to send now what was written, on transports that gather writes until the clock turns.
     """
     return cast("Callable[[], None] | None", getattr(transport, "flush", None))
+
+
+def _sender(transport: StreamTransport) -> Callable[[Buffer], object]:
+    """How to send at once, as far as a transport can."""
+    flush = _flush_of(transport)
+    if flush is None:
+        return sender(transport)
+
+    def send(data: Buffer) -> None:
+        transport.write(bytes(data))
+        flush()
+
+    return send
 
 
 def _half_closes(transport: StreamTransport) -> bool:
@@ -106,22 +123,21 @@ class _Side:
 
     @ivar transport: this side's connection.
     @ivar peer: the other side; L{None} before there is one and after either was lost.
+    @ivar dataReceived: what sends to the other side, with nothing in between.
     """
 
     # There are two of these for each connection relayed: no dictionary, and no closures.
-    __slots__ = ("_ended", "_flush", "_paused", "_write", "peer", "transport")
+    __slots__ = ("_ended", "_paused", "dataReceived", "peer", "transport")
 
     transport: StreamTransport
     peer: _Side | None
-    _write: Callable[[bytes], object]
-    _flush: Callable[[], None] | None
+    dataReceived: Callable[[Buffer], object]
     _paused: bool
     _ended: bool
 
     def __init__(self) -> None:
         self.peer = None
-        self._write = _discard
-        self._flush = None
+        self.dataReceived = _discard
         self._paused = False
         self._ended = False
 
@@ -141,14 +157,6 @@ class _Side:
         """
         @see: L{IProtocol.connectionMade}
         """
-
-    def dataReceived(self, data: bytes) -> None:
-        """
-        @see: L{IProtocol.dataReceived}
-        """
-        self._write(data)
-        if self._flush is not None:
-            self._flush()
 
     def pauseProducing(self) -> None:
         """The peer's transport has enough to write: read no more from ours."""
@@ -216,17 +224,27 @@ class _Side:
     def _join(self, peer: _Side) -> None:
         """From now on what comes from one goes to the other."""
         self.peer, peer.peer = peer, self
-        self._write, self._flush = peer.transport.write, _flush_of(peer.transport)
-        peer._write, peer._flush = self.transport.write, _flush_of(self.transport)
+        self._send_to(peer.transport)
+        peer._send_to(self.transport)
         self.transport.registerProducer(peer, True)
         peer.transport.registerProducer(self, True)
+
+    def _send_to(self, transport: StreamTransport | None) -> None:
+        """Send what comes in to the other side's transport; L{None} to discard it."""
+        receiver = None
+        if isinstance(transport, TLSConnectorProtocol | Stream):
+            self.dataReceived, receiver = transport.send, transport.send_received
+        else:
+            self.dataReceived = _discard if transport is None else _sender(transport)
+        if isinstance(self.transport, Stream):
+            self.transport.receiver = receiver
 
     def _part(self) -> None:
         """Forget each other; what still comes in on either side is for nobody."""
         assert self.peer is not None
         for side in (self, self.peer):
             side.peer = None
-            side._write, side._flush = _discard, None
+            side._send_to(None)
 
 
 class _HalfCloseable(Protocol):
@@ -254,13 +272,17 @@ class Incoming(_Side):
         """Read nothing, and ask for the back end."""
         factory = self._factory
         self._paused = True
-        self._write = self._held.append
-        self.transport.pauseProducing()
-        if factory.connect_timeout is not None:
-            self._timer = factory.clock.callLater(factory.connect_timeout, self._timed_out)
+        self.dataReceived = self._hold
         attempt: Deferred[IProtocol] = maybeDeferred(factory.endpoint.connect, _BackEnd(self))
+        if not attempt.called:
+            self.transport.pauseProducing()
+            if factory.connect_timeout is not None:
+                self._timer = factory.clock.callLater(factory.connect_timeout, self._timed_out)
         self._attempt = attempt
         attempt.addCallbacks(self._answered, self._refused)
+
+    def _hold(self, data: Buffer) -> None:
+        self._held.append(bytes(data))
 
     def reached(self, outgoing: Outgoing) -> bool:
         """
@@ -268,7 +290,7 @@ class Incoming(_Side):
 
         @return: whether it is still wanted.
         """
-        if self._write is _discard:
+        if self.dataReceived is _discard:
             return False
         self._stop_timer()
         held, self._held = self._held, []
@@ -285,7 +307,7 @@ class Incoming(_Side):
     def connectionLost(self, reason: Failure) -> None:
         """The client is gone; if the back end is not there yet, it is not needed any more."""
         super().connectionLost(reason)
-        self._write = _discard
+        self.dataReceived = _discard
         self._held = []
         self._stop_timer()
         if self._attempt is not None:
@@ -307,7 +329,7 @@ class Incoming(_Side):
         self._attempt = None
         timed_out = self._factory.connect_timeout is not None and self._timer is None
         self._stop_timer()
-        if self._write is _discard:
+        if self.dataReceived is _discard:
             # The client was lost first, and asked for this.
             return
         if timed_out and isinstance(failure.value, CancelledError | ConnectingCancelledError):
@@ -315,7 +337,7 @@ class Incoming(_Side):
         else:
             reason = failure.getErrorMessage().rstrip(".")
         self.back_end_failed(reason)
-        self._write = _discard
+        self.dataReceived = _discard
         self.transport.loseConnection()
 
     def _timed_out(self) -> None:

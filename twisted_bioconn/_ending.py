@@ -1,0 +1,202 @@
+"""
+How a connection ends: by us, by the peer, half of it first, by a deadline, or at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.error import ConnectionAborted, TimeoutError
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol
+from twisted.python.failure import Failure
+
+from ._flow import FlowControl
+from ._phase import LIVE, Phase
+from ._transport import abort, unsent
+from .connector import BEFORE_OPEN, State
+from .errors import PeerError
+
+_WE_CLOSED = (State.LOCAL_CLOSED, State.CLOSED, State.FAILED)
+
+
+class Ending(FlowControl):
+    """
+    The part of L{TLSConnectorProtocol<twisted_bioconn.protocol.TLSConnectorProtocol>} that ends a
+    connection.
+    """
+
+    _tellingWriteClosed: IDelayedCall | None = None
+    _deadline: Any = None
+    _refused: Failure | None = None
+    _halfClosing = False
+    _nothingUnsent = False
+
+    # What the rest of the protocol has for us: to send what can be sent, to call the application,
+    # and to end for a fault of the peer's.
+    flush: Callable[[], None]
+    _tell: Callable[..., None]
+    _failed: Callable[[PeerError], None]
+
+    def loseConnection(self) -> None:
+        """
+        Close the connection when all that was written is sent: close_notify goes out, the peer's
+        is awaited, and the transport is closed.
+
+        While a producer is registered this waits for it to finish.
+        """
+        if self._phase is Phase.CONNECTED:
+            self._phase = Phase.ENDING
+            self._end()
+
+    def _end(self) -> None:
+        """Go on with C{loseConnection} if nothing that was promised is left to be sent."""
+        connector = self._connector
+        if connector is None or self._producer is not None:
+            return
+        if connector.state not in BEFORE_OPEN:
+            self._shutdownTLS()
+        elif not connector.pending_plaintext and not connector.inside_openssl:
+            # There is nothing to say, and no connection yet on which to say it.
+            self.abortConnection()
+
+    def _shutdownTLS(self) -> None:
+        """Send close_notify after all that was written, then wait for the peer's."""
+        connector = self._needConnector()
+        self._nothingUnsent = not connector.pending_plaintext and not unsent(self.transport)
+        try:
+            connector.close()
+        except PeerError as error:
+            self._failed(error)
+            return
+        self.flush()
+        if connector.state is State.CLOSED:
+            self._disconnect()
+        elif self._phase in LIVE:
+            self._phase = Phase.CLOSING
+            if self._paused:
+                self._drain()
+            else:
+                self._awaitPeer()
+
+    def _disconnect(self) -> None:
+        """Nothing more will come, or nothing good: send what is left, and close the transport."""
+        if self._phase in LIVE:
+            self.flush()
+        if self._phase in LIVE:
+            self._phase = Phase.DISCONNECTED
+            self._awaitPeer()
+            membrane = self._producer
+            if membrane is not None:
+                # The transport would wait for it, and nothing that it produces can be sent.
+                self.unregisterProducer()
+                self._tell(membrane.stopProducing)
+            self.transport.loseConnection()
+
+    def _drain(self) -> None:
+        """
+        Read on what the application has paused away: nobody wants it, but the close_notify that
+        we wait for is behind it.
+        """
+        self._awaitPeer()
+        self.transport.resumeProducing()
+        self._scheduleCatchingUp()
+
+    def _awaitPeer(self) -> None:
+        """
+        Give the peer time to close and to take what it was sent.
+
+        While it is to close, one that sends and sends but takes nothing is not to be waited for.
+        """
+        seconds = getattr(self.factory, "closeTimeout", None)
+        self._deadline.watch(seconds, self._closeExpired, hears=False)
+
+    def _tlsShutdownFinished(self, reason: Failure | None) -> None:
+        """TLS is over, for this reason if there is one: close the transport."""
+        if self._reason is None:
+            self._reason = reason
+        self._disconnect()
+
+    def loseWriteConnection(self) -> None:
+        """
+        Close our direction: close_notify goes out after all that was written, and reading goes
+        on.  C{IHalfCloseableProtocol.writeConnectionLost} tells when it has gone.
+        """
+        connector = self._connector
+        if connector is None or self._phase is not Phase.CONNECTED:
+            return
+        if self._halfClosing or connector.state in _WE_CLOSED:
+            return
+        self._halfClosing = True
+        try:
+            connector.close()
+        except PeerError as error:
+            self._failed(error)
+            return
+        if connector.state not in BEFORE_OPEN:
+            self._tellingWriteClosed = self._later(self._writeClosed)
+
+    def _writeClosed(self) -> None:
+        self._tellingWriteClosed = None
+        connector = self._connector
+        self._tellWriteClosed()
+        if connector is not None and connector.state is State.CLOSED:
+            self._disconnect()
+
+    def _tellWriteClosed(self) -> None:
+        """Send the close_notify of C{loseWriteConnection}, and say so, if that was not done."""
+        if self._halfClosing and self._phase in LIVE:
+            self._halfClosing = False
+            self.flush()
+            if IHalfCloseableProtocol.providedBy(self.wrappedProtocol):
+                self._tell(self.wrappedProtocol.writeConnectionLost)
+
+    def abortConnection(self) -> None:
+        """
+        Drop the connection now.  Nothing more is sent or delivered, and the peer sees that it
+        was no clean end.
+        """
+        if self._phase in LIVE or self._phase is Phase.DISCONNECTED:
+            self._abortWith(Failure(ConnectionAborted()))
+
+    def _abortWith(self, reason: Failure) -> None:
+        if self._reason is None:
+            self._reason = reason
+        self._phase = Phase.DISCONNECTED
+        self._deadline.cancel()
+        abort(self.transport)
+
+    def failVerification(self, reason: Failure) -> None:
+        """
+        Refuse the peer, for this reason.
+
+        Called from within OpenSSL's verify callback, as Twisted's own options do, this leaves it
+        to the callback to refuse, so that the peer is told by an alert.  If it does not, or
+        cannot, the connection is dropped as soon as OpenSSL returns.
+        """
+        if self._phase not in LIVE:
+            return
+        self._reason = reason
+        if self._needConnector().inside_openssl:
+            self._refused = reason
+        else:
+            self._abortWith(reason)
+
+    # Deadlines
+
+    def _handshakeExpired(self, seconds: float) -> None:
+        self._abortWith(Failure(TimeoutError(f"no handshake within {seconds:g} seconds")))
+
+    def _idleExpired(self, seconds: float) -> None:
+        self._reason = Failure(TimeoutError(f"nothing came or went for {seconds:g} seconds"))
+        if unsent(self.transport) or self._producer is not None:
+            self._abortWith(self._reason)
+        else:
+            self.loseConnection()
+
+    def _closeExpired(self, seconds: float) -> None:
+        """The peer has not closed in time, and takes nothing any more of what it was sent."""
+        if unsent(self.transport) or self._phase is Phase.DISCONNECTED:
+            self._abortWith(Failure(TimeoutError(f"the peer took nothing for {seconds:g} seconds")))
+        else:
+            self._disconnect()

@@ -1,0 +1,211 @@
+"""
+TCP transports of our own reactor: Twisted's, with a shorter path for each message and connection.
+
+A protocol that can do without an object of its own for what was received sets C{receiver}: see
+L{Stream}.  Everything else is Twisted's own code.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from errno import EINPROGRESS, EISCONN
+from typing import Any
+
+from twisted.internet import main, tcp
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IAddress, IProtocol
+from twisted.python import log
+
+from ._transport import Stream
+
+_ACCEPTS = 64
+"""Connections accepted in one turn at most: those that are there already want to be served too."""
+
+
+class Connection(Stream, tcp.Connection):
+    """What a connection that was accepted and one that we made have in common."""
+
+    def doRead(self) -> object:
+        """Receive, and have the protocol take it."""
+        receiver = self.receiver
+        if receiver is None:
+            return tcp.Connection.doRead(self)
+        inbox = self.reactor.inbox
+        try:
+            count = self.socket.recv_into(inbox.view)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return main.CONNECTION_LOST
+        if not count:
+            return main.CONNECTION_DONE
+        receiver(inbox, count)
+        return None
+
+    def send(self, data: Any) -> None:
+        """
+        @see: L{Stream.send}
+        """
+        sent = 0
+        if not (self.dataBuffer or self._tempDataLen or self.TLS) and self.connected:
+            try:
+                sent = self.socket.send(data)
+            except OSError:
+                # What is wrong will be found when the reactor sends it.
+                pass
+            else:
+                if sent == len(data):
+                    return
+        self.write(bytes(data[sent:]))
+
+    def connectionLost(self, reason: Any) -> None:
+        """The connection is gone."""
+        self.receiver = None
+        super().connectionLost(reason)
+
+
+class Server(Connection, tcp.Server):
+    """A connection that was accepted, or one that was there when it was made a transport."""
+
+    sessionno = 0
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        protocol: IProtocol,
+        client: tuple[Any, ...],
+        server: Port | None,
+        sessionno: int,
+        reactor: Any,
+    ) -> None:
+        # What Twisted's does, less the texts that nobody may ever read.
+        self.reactor = reactor
+        self._tempDataBuffer = []
+        self._tempDataLen = 0
+        sock.setblocking(False)
+        self.socket = sock
+        self.fileno = sock.fileno
+        self.protocol = protocol
+        if len(client) != 2:
+            self._addressType = IPv6Address
+        self.server = server
+        self.client = client
+        if sessionno:
+            self.sessionno = sessionno
+        self.connected = 1
+        reactor.addReader(self)
+
+    @property
+    def hostname(self) -> str:
+        """The address of the peer."""
+        return str(self.client[0])
+
+    @property
+    def logstr(self) -> str:
+        """How the old C{twisted.python.log} calls it."""
+        prefix = self._getLogPrefix(self.protocol)
+        return f"{prefix},{self.sessionno},{self.hostname}"
+
+    @property
+    def repstr(self) -> str:
+        """How it is shown to a programmer."""
+        name = type(getattr(self, "protocol", None)).__name__
+        number = None if self.server is None else self.server._realPortNumber
+        return f"<{name} #{self.sessionno} on {number}>"
+
+    @repstr.setter
+    def repstr(self, text: str) -> None:
+        """Twisted gives an adopted connection its text.  Ours is made when it is asked for."""
+
+
+class Client(Connection, tcp.Client):
+    """A connection that we made."""
+
+
+class Connected(Server):
+    """A connection that we made, and that took no waiting."""
+
+    _tlsClientDefault = True
+
+
+class Port(tcp.Port):
+    """A port with a shorter way for each connection."""
+
+    transport: Any = Server
+
+    def doRead(self) -> None:
+        """Accept those who wait."""
+        accept = self.socket.accept
+        limit, accepted = self.numberAccepts, 0
+        while accepted < limit:
+            try:
+                connection, peer = accept()
+            except BlockingIOError:
+                break
+            except OSError:
+                # Twisted's own code knows what to do about each error.
+                super().doRead()
+                return
+            accepted += 1
+            try:
+                self._accepted(connection, peer)
+            except BaseException:
+                log.err()
+        # To be told that there is nobody costs as much as to accept one: do not ask for more than
+        # the last time, unless there were as many.
+        self.numberAccepts = min(2 * limit, _ACCEPTS) if accepted == limit else max(1, accepted)
+
+    def _accepted(self, connection: socket.socket, peer: tuple[Any, ...]) -> None:
+        if len(peer) == 4 and peer[3]:
+            # A link-local address of IPv6, which means nothing without its scope.
+            flags = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+            peer = (socket.getnameinfo(peer, flags)[0], *peer[1:])
+        protocol = self.factory.buildProtocol(self._buildAddr(peer))
+        if protocol is None:
+            connection.close()
+            return
+        self.sessionno = number = self.sessionno + 1
+        transport = self.transport(connection, protocol, peer, self, number, self.reactor)
+        protocol.makeConnection(transport)
+
+
+class Connector(tcp.Connector):
+    """Makes connections of our own kind."""
+
+    def _makeTransport(self) -> Client:
+        return Client(self.host, self.port, self.bindAddress, self, self.reactor)
+
+
+def connect_at_once(
+    reactor: Any, host: str, port: int, build: Callable[[IAddress], IProtocol | None]
+) -> IProtocol | None:
+    """
+    Connect to an address of this machine, where the kernel answers before the call returns.
+
+    @param host: an IP address.
+    @param build: makes the protocol.
+    @return: the protocol, connected; L{None} if that needs some waiting, is refused, or C{build}
+        had no protocol.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    address: tuple[Any, ...] = (host, port, 0, 0) if ":" in host else (host, port)
+    connection = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        connection.setblocking(False)
+        code = connection.connect_ex(address)
+        if code == EINPROGRESS:
+            # The kernel says so in any case, and then sees to the other end's answer.
+            code = connection.connect_ex(address)
+        protocol = None
+        if code in (0, EISCONN):
+            kind = IPv6Address if ":" in host else IPv4Address
+            protocol = build(kind("TCP", *address))
+        if protocol is None:
+            connection.close()
+            return None
+    except BaseException:
+        connection.close()
+        raise
+    protocol.makeConnection(Connected(connection, protocol, address, None, 0, reactor))
+    return protocol
