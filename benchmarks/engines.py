@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from attrs import evolve
 from OpenSSL import SSL
 
+from twisted_bioconn._engine import Buffer
 from twisted_bioconn.certificates.loading import CertifiedKey, load_authorities
 from twisted_bioconn.connector import Connector
 from twisted_bioconn.context import ClientOptions, ServerOptions
@@ -44,7 +45,7 @@ class End(Protocol):
     def handshake(self, ciphertext: bytes) -> bytes:
         """Take what the peer sent; give what is for the peer."""
 
-    def write(self, plaintext: bytes) -> list[bytes]:
+    def write(self, plaintext: bytes) -> list[Buffer]:
         """Encrypt; each element is a write to the transport."""
 
     def read(self, ciphertext: bytes) -> int:
@@ -68,15 +69,18 @@ class ConnectorEnd:
             self._connector.read()
         return b"".join(self._taken())
 
-    def write(self, plaintext: bytes) -> list[bytes]:
-        self._connector.write(plaintext)
-        return self._taken()
+    def write(self, plaintext: bytes) -> list[Buffer]:
+        written = [self._connector.encrypt(plaintext, len(plaintext))]
+        if self._connector.has_output:
+            # It is a buffer that is good until the next call.
+            written = [bytes(written[0]), *self._taken()]
+        return written
 
     def read(self, ciphertext: bytes) -> int:
-        self._connector.feed(ciphertext)
-        received = len(self._connector.read())
-        # It may have an answer: to a key update, for one.
-        self._connector.take()
+        received = len(self._connector.decrypt(ciphertext, len(ciphertext)))
+        if self._connector.has_output:
+            # The answer to a key update, for one.
+            self._connector.take()
         return received
 
     def suite(self) -> str:
@@ -109,7 +113,7 @@ class ObjectEnd:
             self._object.do_handshake()
         return self._outgoing.read()
 
-    def write(self, plaintext: bytes) -> list[bytes]:
+    def write(self, plaintext: bytes) -> list[Buffer]:
         self._object.write(plaintext)
         return [self._outgoing.read()]
 
@@ -155,7 +159,7 @@ class TwistedEnd:
             pass
         return b"".join(sent)
 
-    def write(self, plaintext: bytes) -> list[bytes]:
+    def write(self, plaintext: bytes) -> list[Buffer]:
         sent: list[bytes] = []
         done = 0
         while done < len(plaintext):
@@ -243,9 +247,9 @@ def shake_hands(pair: Pair) -> None:
             raise RuntimeError(f"{end.suite()} was negotiated, and not {SUITE}")
 
 
-def cut(written: Sequence[bytes], piece: int) -> list[bytes]:
+def cut(written: Sequence[Buffer], piece: int) -> list[bytes]:
     """What the transport at the other end makes of these writes."""
-    whole = written[0] if len(written) == 1 else b"".join(written)
+    whole = bytes(written[0]) if len(written) == 1 else b"".join(written)
     return [whole[at : at + piece] for at in range(0, len(whole), piece)]
 
 
@@ -299,9 +303,9 @@ def messages(pair: Pair, seconds: float) -> float:
     begin = time.process_time()
     while (spent := time.process_time() - begin) < seconds:
         for _ in range(500):
-            if server.read(client.write(SMALL)[0]) != len(SMALL):
+            if server.read(bytes(client.write(SMALL)[0])) != len(SMALL):
                 raise RuntimeError("a message did not arrive")
-            if client.read(server.write(SMALL)[0]) != len(SMALL):
+            if client.read(bytes(server.write(SMALL)[0])) != len(SMALL):
                 raise RuntimeError("an answer did not arrive")
         count += 1000
     return spent / count

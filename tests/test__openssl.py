@@ -27,14 +27,14 @@ from tests.tls_material import (
     server_connection,
 )
 from twisted_bioconn import _openssl
+from twisted_bioconn._engine import BUFFER_SIZE
 from twisted_bioconn._openssl import (
-    BUFFER_SIZE,
     FastEngine,
-    PublicEngine,
     engine_for,
     keep_session,
     session_keeper_of,
 )
+from twisted_bioconn._public_engine import PublicEngine
 from twisted_bioconn._verification import (
     CERTIFICATE_REJECTED,
     HOSTNAME_MISMATCH,
@@ -320,8 +320,9 @@ class EngineTests(EngineCase):
             raise SSL.SysCallError(-1, "Unexpected EOF")
 
         self.patch(SSL.Connection, "_raise_ssl_error", fail)
+        self.patch(_openssl, "_SSL_get_error", lambda *_: _util.lib.SSL_ERROR_SYSCALL)
         engine = client_._engine
-        engine.feed(b"\x17\x03\x03\x00\x20" + bytes(32))
+        engine.feed(b"\x17")
         self.assertRaises(SSL.SysCallError, engine.read, [])
 
     def test_fake(self) -> None:

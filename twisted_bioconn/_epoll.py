@@ -95,6 +95,7 @@ class Deadlines:
         self._seconds = seconds
         self._buckets: dict[int, dict[_Deadline, None]] = {}
         self._ticks: list[int] = []
+        self._soon: dict[_Deadline, None] = {}
 
     def callLater(self, delay: float, call: Callable[..., object], *arguments: object) -> _Deadline:
         """
@@ -109,8 +110,18 @@ class Deadlines:
             heappush(self._ticks, tick)
         return _Deadline(bucket, call, arguments)
 
+    def soon(self, call: Callable[..., object], *arguments: object) -> _Deadline:
+        """
+        Call in the next turn of the reactor.
+
+        @return: what cancels it.
+        """
+        return _Deadline(self._soon, call, arguments)
+
     def timeout(self) -> float | None:
         """Seconds until the next one is due; L{None} where there is none."""
+        if self._soon:
+            return 0.0
         ticks = self._ticks
         while ticks and not self._buckets[ticks[0]]:
             del self._buckets[heappop(ticks)]
@@ -118,6 +129,9 @@ class Deadlines:
 
     def run(self) -> None:
         """Make the calls that are due."""
+        if self._soon:
+            for deadline in list(self._soon):
+                deadline.make()
         ticks = self._ticks
         while ticks and ticks[0] * self.GRAIN <= self._seconds():
             for deadline in list(self._buckets.pop(heappop(ticks))):
@@ -196,6 +210,44 @@ class ConnectorReactor(epollreactor.EPollReactor):
         ):
             super().runUntilCurrent()
         self.deadlines.run()
+
+    def addReader(self, reader: Any) -> None:
+        """
+        @see: L{twisted.internet.interfaces.IReactorFDSet.addReader}
+        """
+        fd = reader.fileno()
+        if fd not in self._reads:
+            if fd in self._writes or fd < 0:
+                super().addReader(reader)
+                return
+            try:
+                self._poller.register(fd, EPOLLIN)
+            except OSError:
+                # What it is, Twisted knows: a file, to begin with.
+                super().addReader(reader)
+                return
+            self._reads.add(fd)
+            self._selectables[fd] = reader
+
+    def removeReader(self, reader: Any) -> None:
+        """
+        @see: L{twisted.internet.interfaces.IReactorFDSet.removeReader}
+        """
+        fd = reader.fileno()
+        if fd in self._reads and fd not in self._writes:
+            self._poller.unregister(fd)
+            self._reads.discard(fd)
+            del self._selectables[fd]
+        elif fd in self._reads or fd < 0 or self._continuousPolling._readers:
+            super().removeReader(reader)
+
+    def removeWriter(self, writer: Any) -> None:
+        """
+        @see: L{twisted.internet.interfaces.IReactorFDSet.removeWriter}
+        """
+        fd = writer.fileno()
+        if fd in self._writes or fd < 0 or self._continuousPolling._writers:
+            super().removeWriter(writer)
 
     def doPoll(self, timeout: float | None) -> None:
         """Wait for events, and have each selectable do what its event says."""

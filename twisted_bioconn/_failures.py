@@ -5,7 +5,7 @@ from __future__ import annotations
 from OpenSSL import SSL
 
 from . import alerts
-from ._openssl import Engine
+from ._engine import Engine
 from ._verification import Verification
 from .errors import Direction, PeerError, TruncatedError
 from .verify import explain, verify_error_string

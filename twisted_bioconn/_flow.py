@@ -125,7 +125,10 @@ class FlowControl(ConnectionFacts):
 
     def _later(self, call: Callable[[], None]) -> IDelayedCall | None:
         """Call when the clock turns; at once where there is no clock."""
-        if self._clock is None:
+        clock = self._clock
+        if clock is None:
             call()
             return None
-        return self._clock.callLater(0, call)
+        # Our own reactor has a cheaper way to do that.
+        deadlines = getattr(clock, "deadlines", None)
+        return clock.callLater(0, call) if deadlines is None else deadlines.soon(call)

@@ -22,11 +22,23 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from OpenSSL import SSL, crypto
 
-from ._server_flight import resumes_session
+from ._engine import (
+    BUFFER_SIZE,
+    MAX_RECORD,
+    OVERHEAD,
+    ROOM,
+    Buffer,
+    Engine,
+    copy_of,
+    explain_end,
+    is_closed,
+    shut_down,
+)
+from ._public_engine import PublicEngine
 from ._verification import (
     CERTIFICATE_REJECTED,
     Check,
@@ -34,24 +46,6 @@ from ._verification import (
     keep_verification,
     verification_of,
 )
-
-BUFFER_SIZE = 256 * 1024
-"""
-Bytes decrypted or drained in one go.  Larger than the cache halves the throughput, smaller
-costs a join more.
-"""
-
-MAX_RECORD = 16 * 1024
-"""Bytes of plaintext in one record at most: RFC 8446, section 5.1."""
-
-_OVERHEAD = 22
-"""Bytes that the protection of a record adds at least: RFC 8446, section 5.2, with any AEAD."""
-
-_OUT_SIZE = BUFFER_SIZE + 4096
-"""Room for what becomes of L{BUFFER_SIZE} bytes of plaintext, and for one more byte."""
-
-Buffer = bytes | Any
-"""Bytes, or a buffer of some, which is good until the next call of an engine in its thread."""
 
 
 class Inbox:
@@ -73,83 +67,6 @@ class Inbox:
             self.view = memoryview(_ffi.buffer(self.data))
 
 
-class Engine(Protocol):
-    """What the connector asks of OpenSSL."""
-
-    connection: SSL.Connection
-
-    def feed(self, ciphertext: bytes) -> None:
-        """Push what arrived from the wire into the BIO that OpenSSL reads from."""
-
-    def handshake(self) -> bool:
-        """
-        Go on with the handshake.
-
-        @return: whether it is done.
-        @raise OpenSSL.SSL.Error: it failed; whatever a callback raised comes out too.
-        """
-
-    def read(self, pieces: list[bytes]) -> bool:
-        """
-        Decrypt all that has been fed, appending plaintext to C{pieces}.
-
-        @return: whether the peer's close_notify has been read.
-        @raise OpenSSL.SSL.Error: a record was bad; C{pieces} has what came before it.
-        """
-
-    def write(self, plaintext: bytes) -> int:
-        """
-        Encrypt.
-
-        @return: the number of bytes taken; 0 where OpenSSL wants to read first.
-        """
-
-    def drain(self) -> bytes:
-        """All that OpenSSL has for the wire."""
-
-    def decrypt(self, ciphertext: Any, count: int) -> bytes | None:
-        """
-        Push what arrived, and decrypt it where it is one record with plaintext and no more.
-
-        @param ciphertext: C{bytes}, or the C{data} of an L{Inbox}.
-        @param count: the number of bytes that arrived.
-        @return: the plaintext; L{None} where it is anything else, and C{read} has to be called.
-        """
-
-    def encrypt(self, plaintext: Any, count: int) -> Buffer | None:
-        """
-        Encrypt, and give all that OpenSSL has for the wire.
-
-        @param plaintext: C{bytes}, or the C{data} of an L{Inbox}.
-        @param count: the number of bytes.
-
-        @return: L{None} where nothing was done, and C{write} has to be called.
-        """
-
-    def close(self) -> bool:
-        """
-        Make OpenSSL send close_notify.
-
-        @return: whether it did; otherwise it wants to read first.
-        """
-
-    def forget(self) -> None:
-        """Say that the connection ended well, so that its session can be resumed."""
-
-    def resumed(self) -> bool:
-        """Whether the handshake resumed an earlier session."""
-
-    def verification_error(self) -> int | None:
-        """The C{X509_V_ERR_} number of a refused certificate, where it can be known."""
-
-    def renew_bios(self) -> bool:
-        """
-        Give a drained connection fresh BIOs: a memory BIO keeps the size it grew to.
-
-        @return: whether that was possible.
-        """
-
-
 # What is ours to know of a connection is kept on it: see L{_verification}.
 _KEEPER = "_bioconn_session_keeper"
 
@@ -167,133 +84,6 @@ def session_keeper_of(connection: SSL.Connection) -> SessionKeeper | None:
     """What L{keep_session} set on this connection."""
     keeper: SessionKeeper | None = getattr(connection, _KEEPER, None)
     return keeper if isinstance(connection, SSL.Connection) else None
-
-
-def _is_closed(connection: SSL.Connection) -> bool:
-    """
-    Whether the peer's close_notify has come, though OpenSSL has called it an error: it does where a
-    peer says user_canceled first (RFC 8446, section 6.1).
-    """
-    return bool(connection.get_shutdown() & SSL.RECEIVED_SHUTDOWN)
-
-
-def _go_on(connection: SSL.Connection) -> bool:
-    """Go on with the handshake; say whether it is done."""
-    try:
-        connection.do_handshake()
-    except SSL.WantReadError:
-        return False
-    except SSL.SysCallError:
-        if _is_closed(connection):
-            raise SSL.ZeroReturnError from None
-        raise
-    return True
-
-
-def _shut_down(connection: SSL.Connection) -> bool:
-    try:
-        connection.shutdown()
-    except SSL.Error as error:
-        # A message of the peer's after the handshake came in two records, and one of them is not
-        # here yet: OpenSSL will not begin another of ours in the middle.
-        if "shutdown while in init" not in str(error):
-            raise
-        return False
-    return True
-
-
-class PublicEngine:
-    """The engine on public methods of L{OpenSSL.SSL.Connection} alone."""
-
-    __slots__ = ("_arrived", "_sent", "connection")
-
-    can_choose_alerts = False
-    can_set_groups = False
-
-    def __init__(self, connection: SSL.Connection) -> None:
-        self.connection = connection
-        # How each direction begins.  There is no public call that tells whether a session was
-        # resumed, but the server's first flight does, and it is in the clear.
-        self._arrived, self._sent = bytearray(), bytearray()
-        if isinstance(connection, SSL.Connection):
-            connection.set_options(SSL.OP_NO_RENEGOTIATION)
-
-    def feed(self, ciphertext: bytes) -> None:
-        view = memoryview(ciphertext)
-        while view:
-            view = view[self.connection.bio_write(view) or len(view) :]
-        _keep_start(self._arrived, ciphertext)
-
-    def handshake(self) -> bool:
-        return _go_on(self.connection)
-
-    def read(self, pieces: list[bytes]) -> bool:
-        while True:
-            try:
-                pieces.append(self.connection.recv(BUFFER_SIZE))
-            except SSL.WantReadError:
-                return False
-            except SSL.ZeroReturnError:
-                return True
-            except SSL.SysCallError:
-                if _is_closed(self.connection):
-                    return True
-                raise
-
-    def write(self, plaintext: bytes) -> int:
-        view = memoryview(plaintext)
-        taken = 0
-        while taken < len(view):
-            try:
-                taken += self.connection.send(view[taken : taken + MAX_RECORD])
-            except SSL.WantReadError:
-                break
-        return taken
-
-    def drain(self) -> bytes:
-        if not hasattr(self.connection, "bio_read"):
-            # A stand-in that does no more than its test asks of it.
-            return b""
-        pieces = []
-        size = BUFFER_SIZE
-        while size == BUFFER_SIZE:
-            # Less than was asked for is all there is: that saves asking again.
-            try:
-                piece = self.connection.bio_read(BUFFER_SIZE)
-            except SSL.WantReadError:
-                break
-            pieces.append(piece)
-            size = len(piece)
-        ciphertext = b"".join(pieces)
-        _keep_start(self._sent, ciphertext)
-        return ciphertext
-
-    def decrypt(self, ciphertext: Any, count: int) -> bytes | None:
-        self.feed(copy_of(ciphertext, count))
-        return None
-
-    def encrypt(self, plaintext: Any, count: int) -> Buffer | None:
-        return None
-
-    def close(self) -> bool:
-        return _shut_down(self.connection)
-
-    def forget(self) -> None:
-        self.connection.set_shutdown(SSL.SENT_SHUTDOWN | SSL.RECEIVED_SHUTDOWN)
-
-    def resumed(self) -> bool:
-        return resumes_session(bytes(self._arrived)) or resumes_session(bytes(self._sent))
-
-    def verification_error(self) -> int | None:
-        return None
-
-    def renew_bios(self) -> bool:
-        return False
-
-
-def _keep_start(start: bytearray, ciphertext: bytes) -> None:
-    if len(start) < MAX_RECORD:
-        start += ciphertext[: MAX_RECORD - len(start)]
 
 
 def _public_set_verification(
@@ -320,15 +110,16 @@ def _public_set_signature_algorithms(context: SSL.Context, names: Sequence[str])
 
 
 try:
+    from OpenSSL._util import exception_from_error_queue
     from OpenSSL._util import ffi as _ffi
     from OpenSSL._util import lib as _lib
 
     _NEEDED = (
-        "BIO_get_mem_data BIO_new BIO_read BIO_s_mem BIO_write ERR_clear_error "
+        "BIO_get_mem_data BIO_new BIO_read BIO_s_mem BIO_write ERR_clear_error SSL_do_handshake "
         "SSL_CTX_set1_curves_list SSL_CTX_set1_sigalgs_list SSL_MODE_ENABLE_PARTIAL_WRITE "
         "SSL_MODE_RELEASE_BUFFERS SSL_clear_mode SSL_get_extms_support "
         "SSL_get_ex_data_X509_STORE_CTX_idx SSL_get_verify_result SSL_read SSL_session_reused "
-        "SSL_set_bio SSL_set_mode SSL_set_verify SSL_want_read SSL_write "
+        "SSL_set_bio SSL_set_mode SSL_set_verify SSL_get_error SSL_write "
         "X509_STORE_CTX_get_current_cert X509_STORE_CTX_get_error X509_STORE_CTX_get_error_depth "
         "X509_STORE_CTX_get_ex_data X509_STORE_CTX_set_error X509_up_ref"
     ).split()
@@ -354,7 +145,7 @@ class _ThreadBuffer(threading.local):
 
 
 def _new_buffer() -> Any:
-    return _ffi.new("char[]", _OUT_SIZE)
+    return _ffi.new("char[]", ROOM)
 
 
 if HAVE_PRIVATE_NAMES:
@@ -362,11 +153,19 @@ if HAVE_PRIVATE_NAMES:
     _buffer = _ffi.buffer
     _NULL = _ffi.NULL
     _BIO_get_mem_data = _lib.BIO_get_mem_data
+    _BIO_new = _lib.BIO_new
+    _BIO_new_mem_buf = _lib.BIO_new_mem_buf
     _BIO_read = _lib.BIO_read
+    _BIO_s_mem = _lib.BIO_s_mem
+    _BIO_set_mem_eof_return = _lib.BIO_set_mem_eof_return
     _BIO_write = _lib.BIO_write
     _ERR_clear_error = _lib.ERR_clear_error
     _SSL_read = _lib.SSL_read
-    _SSL_want_read = _lib.SSL_want_read
+    _SSL_do_handshake = _lib.SSL_do_handshake
+    _SSL_get_error = _lib.SSL_get_error
+    _SSL_ERROR_SSL = _lib.SSL_ERROR_SSL
+    _SSL_ERROR_WANT_READ = _lib.SSL_ERROR_WANT_READ
+    _SSL_set_bio = _lib.SSL_set_bio
     _SSL_write = _lib.SSL_write
 
     @_ffi.callback("int (*)(int, X509_STORE_CTX *)")  # type: ignore[untyped-decorator]
@@ -402,6 +201,13 @@ if HAVE_PRIVATE_NAMES:
         return not code
 
 
+_MUCH = 32 * 1024
+"""Bytes of ciphertext from which on it does not pay any more to copy them into a BIO."""
+
+_MORE = 1
+"""SSL_read has not been asked for all that there is."""
+
+
 class FastEngine:
     """The engine on pyOpenSSL's own binding."""
 
@@ -417,8 +223,9 @@ class FastEngine:
         self._from_ssl = connection._from_ssl
         # Whether OpenSSL is known to hold no part of a record: then what arrives begins with one.
         self._at_boundary = False
-        # What an SSL_read of decrypt has come to, where read() has to go on from that.
-        self._early: bytes | int | None = None
+        # What decrypt has come to, where read() has to go on from that: plaintext, and what
+        # SSL_read said last, or how it was taken.
+        self._early: tuple[list[bytes], int | bool | SSL.Error] | None = None
         connection.set_options(SSL.OP_NO_RENEGOTIATION)
         # A memory BIO takes everything, so that one call can write all records; an idle
         # connection needs no record buffers.
@@ -430,17 +237,34 @@ class FastEngine:
 
     def handshake(self) -> bool:
         _ERR_clear_error()
-        return _go_on(self.connection)
+        result = _SSL_do_handshake(self._ssl)
+        if result == 1:
+            return True
+        if _SSL_get_error(self._ssl, result) == _SSL_ERROR_WANT_READ:
+            return False
+        try:
+            self.connection._raise_ssl_error(self._ssl, result)
+        except SSL.SysCallError:
+            explain_end(self.connection)
+            raise
+        return False
 
     def read(self, pieces: list[bytes]) -> bool:
         early, self._early = self._early, None
         if early is not None:
-            if isinstance(early, int):
-                return self._read_stopped(early)
-            pieces.append(early)
+            plaintexts, stop = early
+            pieces += plaintexts
+            if isinstance(stop, SSL.Error):
+                raise stop
+            if isinstance(stop, bool):
+                return stop
+            if stop != _MORE:
+                return self._read_stopped(stop)
             if not _BIO_get_mem_data(self._into_ssl, _NULL):
                 return False
         self._at_boundary = False
+        # An error that somebody else left in the queue would be taken for ours.
+        _ERR_clear_error()
         ssl = self._ssl
         # A callback of OpenSSL's may use another connection, which must not overwrite what is
         # decrypted here: as long as this needs the thread's buffer, the thread has none.
@@ -452,7 +276,7 @@ class FastEngine:
         filled = 0
         try:
             while True:
-                count = _SSL_read(ssl, buffer + filled, BUFFER_SIZE - filled)
+                count = _SSL_read(ssl, buffer + filled, ROOM - filled)
                 if count <= 0:
                     return self._read_stopped(count)
                 filled += count
@@ -462,7 +286,7 @@ class FastEngine:
                 if not _BIO_get_mem_data(self._into_ssl, _NULL):
                     self._at_boundary = True
                     return False
-                if filled > BUFFER_SIZE - MAX_RECORD:
+                if filled > ROOM - MAX_RECORD:
                     pieces.append(_buffer(buffer, filled)[:])
                     filled = 0
         finally:
@@ -470,24 +294,69 @@ class FastEngine:
                 pieces.append(_buffer(buffer, filled)[:])
             thread.cdata = buffer
 
-    def decrypt(self, ciphertext: Any, count: int) -> bytes | None:
+    def decrypt(self, ciphertext: Any, count: int, as_buffer: bool = False) -> Buffer | None:
+        buffer = _thread.cdata
+        if (
+            count >= _MUCH
+            and buffer is not None
+            and not _BIO_get_mem_data(self._into_ssl, _NULL)
+        ):
+            return self._decrypt_much(ciphertext, count, as_buffer)
         _BIO_write(self._into_ssl, ciphertext, count)
         # There is one SSL_read, and it fills the buffer as the last thing it does: no callback of
         # OpenSSL's comes in between.
-        buffer = _thread.cdata
         if buffer is None or not self._at_boundary:
             return None
         got = _SSL_read(self._ssl, buffer, BUFFER_SIZE)
         if got <= 0:
-            self._early = got
+            self._early = [], got
             return None
-        plaintext: bytes = _buffer(buffer, got)[:]
+        plaintext: Buffer = _buffer(buffer, got)
         # Two records would need twice as much around them.  One with plaintext in it cannot have
         # made OpenSSL write anything.
-        if _OVERHEAD <= count - got < 2 * _OVERHEAD:
-            return plaintext
-        self._early = plaintext
+        if OVERHEAD <= count - got < 2 * OVERHEAD:
+            return plaintext if as_buffer else plaintext[:]
+        self._early = [plaintext[:]], _MORE
         return None
+
+    def _decrypt_much(self, ciphertext: Any, count: int, as_buffer: bool) -> Buffer | None:
+        """
+        Decrypt out of where it was received: to be written to, a memory BIO is first filled with
+        zeros, and it keeps the size that it grew to.
+        """
+        ssl, thread = self._ssl, _thread
+        buffer, thread.cdata = thread.cdata, None
+        self._replace_into(_BIO_new_mem_buf(ciphertext, count))
+        _BIO_set_mem_eof_return(self._into_ssl, -1)
+        _ERR_clear_error()
+        self._at_boundary = False
+        filled = 0
+        stop: int | bool | SSL.Error = _MORE
+        try:
+            while filled <= ROOM - MAX_RECORD:
+                got = _SSL_read(ssl, buffer + filled, ROOM - filled)
+                if got <= 0:
+                    # This has to be asked as long as OpenSSL has that BIO.
+                    stop = self._read_stopped(got)
+                    break
+                filled += got
+        except SSL.Error as error:
+            stop = error
+        finally:
+            left = _BIO_get_mem_data(self._into_ssl, _NULL)
+            self._replace_into(_BIO_new(_BIO_s_mem()))
+            if left:
+                self.feed(copy_of(ciphertext, count)[-left:])
+            thread.cdata = buffer
+        if stop is False and not _BIO_get_mem_data(self._from_ssl, _NULL):
+            return _buffer(buffer, filled) if as_buffer else _buffer(buffer, filled)[:]
+        self._early = [_buffer(buffer, filled)[:]] if filled else [], stop
+        return None
+
+    def _replace_into(self, into: Any) -> None:
+        # The SSL object frees the one that it had.
+        _SSL_set_bio(self._ssl, into, self._from_ssl)
+        self.connection._into_ssl = self._into_ssl = into
 
     def encrypt(self, plaintext: Any, count: int) -> Buffer | None:
         buffer = _thread.cdata
@@ -497,41 +366,55 @@ class FastEngine:
         if written <= 0:
             self._write_stopped(written)
             return None
-        size = _BIO_read(self._from_ssl, buffer, _OUT_SIZE)
-        if size < _OUT_SIZE:
+        size = _BIO_read(self._from_ssl, buffer, ROOM)
+        if size < ROOM:
             return _buffer(buffer, size)
         return _buffer(buffer, size)[:] + self.drain()
 
     def _read_stopped(self, count: int) -> bool:
-        if self._waits():
+        if self._waits(count):
             return False
         try:
             self.connection._raise_ssl_error(self._ssl, count)
         except SSL.ZeroReturnError:
             pass
         except SSL.SysCallError:
-            if not _is_closed(self.connection):
+            if not is_closed(self.connection):
                 raise
         return True
 
     def write(self, plaintext: bytes) -> int:
+        _ERR_clear_error()
         count: int = _SSL_write(self._ssl, plaintext, len(plaintext))
         return count if count > 0 else self._write_stopped(count)
 
-    def _waits(self) -> bool:
+    def _waits(self, result: int) -> bool:
         """
         Whether OpenSSL only waits for more to read.
 
-        An error that somebody else has left in the queue would be taken for ours by SSL_get_error,
-        and to clear the queue before each call would cost a tenth of a small message.
+        SSL_get_error(3) takes whatever is in the queue of errors for its own, and to clear that
+        before each small message would cost a tenth of it.  So it is looked at here: what OpenSSL's
+        TLS has to say is always there, and what is not of TLS, somebody else has left.
+
+        @raise OpenSSL.SSL.Error: it has failed; whatever a callback raised comes out too.
         """
-        if not _SSL_want_read(self._ssl):
-            return False
-        _ERR_clear_error()
-        return True
+        error = _SSL_get_error(self._ssl, result)
+        if error == _SSL_ERROR_SSL:
+            context = self.connection._context
+            for helper in (context._verify_helper, context._alpn_select_helper):
+                if helper is not None:
+                    # What a callback has raised comes first.
+                    helper.raise_if_problem()
+            try:
+                exception_from_error_queue(SSL.Error)
+            except SSL.Error as failure:
+                if any(library == "SSL routines" for library, _, _ in failure.args[0]):
+                    raise
+            error = _SSL_get_error(self._ssl, result)
+        return bool(error == _SSL_ERROR_WANT_READ)
 
     def _write_stopped(self, count: int) -> int:
-        if not self._waits():
+        if not self._waits(count):
             self.connection._raise_ssl_error(self._ssl, count)
         return 0
 
@@ -539,19 +422,19 @@ class FastEngine:
         buffer = _thread.cdata
         if buffer is None:
             buffer = _new_buffer()
-        count = _BIO_read(self._from_ssl, buffer, _OUT_SIZE)
-        if count < _OUT_SIZE:
+        count = _BIO_read(self._from_ssl, buffer, ROOM)
+        if count < ROOM:
             return _buffer(buffer, count)[:] if count > 0 else b""
         pieces = [_buffer(buffer, count)[:]]
-        while count == _OUT_SIZE:
-            count = _BIO_read(self._from_ssl, buffer, _OUT_SIZE)
+        while count == ROOM:
+            count = _BIO_read(self._from_ssl, buffer, ROOM)
             if count > 0:
                 pieces.append(_buffer(buffer, count)[:])
         return b"".join(pieces)
 
     def close(self) -> bool:
         _ERR_clear_error()
-        return _shut_down(self.connection)
+        return shut_down(self.connection)
 
     def forget(self) -> None:
         self.connection.set_shutdown(SSL.SENT_SHUTDOWN | SSL.RECEIVED_SHUTDOWN)
@@ -563,9 +446,9 @@ class FastEngine:
         return _lib.SSL_get_verify_result(self._ssl) or None
 
     def renew_bios(self) -> bool:
-        into, from_ = _lib.BIO_new(_lib.BIO_s_mem()), _lib.BIO_new(_lib.BIO_s_mem())
+        into, from_ = _BIO_new(_BIO_s_mem()), _BIO_new(_BIO_s_mem())
         # The SSL object takes both over and frees those that it had.
-        _lib.SSL_set_bio(self._ssl, into, from_)
+        _SSL_set_bio(self._ssl, into, from_)
         self.connection._into_ssl = self._into_ssl = into
         self.connection._from_ssl = self._from_ssl = from_
         return True
@@ -598,13 +481,6 @@ def has_extended_master_secret(connection: SSL.Connection) -> bool:
     if PUBLIC_API_ONLY or type(connection) is not SSL.Connection:
         return False
     return bool(_lib.SSL_get_extms_support(connection._ssl) == 1)
-
-
-def copy_of(ciphertext: Any, count: int) -> bytes:
-    """A copy of so many bytes of what C{Engine.decrypt} takes."""
-    if type(ciphertext) is bytes:
-        return ciphertext[:count]
-    return bytes(ciphertext[:count] if PUBLIC_API_ONLY else _ffi.buffer(ciphertext, count))
 
 
 PUBLIC_API_ONLY = not HAVE_PRIVATE_NAMES or os.environ.get("BIOCONN_PUBLIC_API") == "1"

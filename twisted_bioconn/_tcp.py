@@ -14,13 +14,18 @@ from typing import Any
 
 from twisted.internet import main, tcp
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IAddress, IProtocol
 from twisted.python import log
+from twisted.python.failure import Failure
 
 from ._transport import Stream
 
 _ACCEPTS = 64
 """Connections accepted in one turn at most: those that are there already want to be served too."""
+
+
+_STREAM = int(socket.SOCK_STREAM)
 
 
 class Connection(Stream, tcp.Connection):
@@ -40,7 +45,7 @@ class Connection(Stream, tcp.Connection):
             return main.CONNECTION_LOST
         if not count:
             return main.CONNECTION_DONE
-        receiver(inbox, count)
+        receiver(inbox.data, count)
         return None
 
     def send(self, data: Any) -> None:
@@ -58,6 +63,35 @@ class Connection(Stream, tcp.Connection):
                 if sent == len(data):
                     return
         self.write(bytes(data[sent:]))
+
+    def send_received(self, data: Any, count: int) -> None:
+        """
+        @see: L{Stream.send_received}
+        """
+        self.send(self.reactor.inbox.view[:count])
+
+    def loseConnection(self) -> None:
+        """
+        Close the connection when all that was written is sent.
+
+        Where nothing is left to be sent, it is no use to ask the kernel whether it takes that.
+        """
+        if (
+            self.connected
+            and not self.disconnecting
+            and self.producer is None
+            and not (self.TLS or self._writeDisconnecting or self._writeDisconnected)
+            and not (self.dataBuffer or self._tempDataLen)
+        ):
+            self.disconnecting = 1
+            self.reactor.removeReader(self)
+            self.reactor.deadlines.soon(self._close)
+        else:
+            super().loseConnection()
+
+    def _close(self) -> None:
+        if self.connected and not (self._aborting or self.dataBuffer or self._tempDataLen):
+            self.reactor._disconnectSelectable(self, main.CONNECTION_DONE, False)
 
     def connectionLost(self, reason: Any) -> None:
         """The connection is gone."""
@@ -95,6 +129,25 @@ class Server(Connection, tcp.Server):
             self.sessionno = sessionno
         self.connected = 1
         reactor.addReader(self)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The connection is gone."""
+        if not hasattr(self, "socket"):
+            return
+        self.receiver = None
+        self.disconnected = 1
+        self.connected = 0
+        producer, self.producer = self.producer, None
+        if producer is not None:
+            producer.stopProducing()
+        self.reactor.removeReader(self)
+        self.reactor.removeWriter(self)
+        protocol = self.protocol
+        del self.protocol
+        self._closeSocket(not isinstance(reason.value, ConnectionAborted))
+        del self.socket
+        del self.fileno
+        protocol.connectionLost(reason)
 
     @property
     def hostname(self) -> str:
@@ -136,11 +189,11 @@ class Port(tcp.Port):
 
     def doRead(self) -> None:
         """Accept those who wait."""
-        accept = self.socket.accept
+        accept, family = self.socket._accept, int(self.addressFamily)
         limit, accepted = self.numberAccepts, 0
         while accepted < limit:
             try:
-                connection, peer = accept()
+                fd, peer = accept()
             except BlockingIOError:
                 break
             except OSError:
@@ -149,7 +202,7 @@ class Port(tcp.Port):
                 return
             accepted += 1
             try:
-                self._accepted(connection, peer)
+                self._accepted(socket.socket(family, _STREAM, 0, fd), peer)
             except BaseException:
                 log.err()
         # To be told that there is nobody costs as much as to accept one: do not ask for more than
@@ -165,7 +218,8 @@ class Port(tcp.Port):
         if protocol is None:
             connection.close()
             return
-        self.sessionno = number = self.sessionno + 1
+        number = self.sessionno
+        self.sessionno = number + 1
         transport = self.transport(connection, protocol, peer, self, number, self.reactor)
         protocol.makeConnection(transport)
 

@@ -7,8 +7,6 @@ from typing import Any
 
 from twisted.internet import tcp
 
-from ._openssl import Inbox
-
 
 def abort(transport: Any) -> None:
     """Drop a transport's connection; close it where the transport can do no more than that."""
@@ -29,11 +27,12 @@ class Stream:
     """
     What a transport is that receives into a buffer of its reactor's, and can send at once.
 
-    @ivar receiver: called with the reactor's L{Inbox<twisted_bioconn._openssl.Inbox>} and the
-        number of bytes in it, in place of the protocol's C{dataReceived}.
+    @ivar receiver: called with the C{data} of the reactor's
+        L{Inbox<twisted_bioconn._openssl.Inbox>} and the number of bytes in it, in place of the
+        protocol's C{dataReceived}.
     """
 
-    receiver: Callable[[Inbox, int], object] | None = None
+    receiver: Callable[[Any, int], object] | None = None
 
     def send(self, data: Any) -> None:
         """
@@ -43,9 +42,9 @@ class Stream:
         """
         raise NotImplementedError
 
-    def send_received(self, inbox: Inbox, count: int) -> None:
+    def send_received(self, data: Any, count: int) -> None:
         """Send what another transport has just received."""
-        self.send(inbox.view[:count])
+        raise NotImplementedError
 
 
 def sender(transport: Any) -> Callable[[Any], None]:

@@ -60,8 +60,9 @@ from typing import Any, NoReturn
 
 from OpenSSL import SSL
 
+from ._engine import BUFFER_SIZE, Buffer, Engine, copy_of
 from ._failures import peer_error
-from ._openssl import BUFFER_SIZE, Buffer, Engine, copy_of, engine_for, session_keeper_of
+from ._openssl import engine_for, session_keeper_of
 from ._verification import Verification, verification_of
 from .buffer import WriteBuffer, WriteBufferLike
 from .errors import PeerError, TruncatedError, UsageError
@@ -82,6 +83,9 @@ class State(Enum):
     CLOSED = "closed both ways"
     FAILED = "failed"
 
+    # An Enum's own is a function of Python's.
+    __hash__ = object.__hash__
+
 
 class Step(Enum):
     """What takes a connection from one state to the next."""
@@ -91,6 +95,8 @@ class Step(Enum):
     LOCAL_CLOSE = "our close_notify is written"
     REMOTE_CLOSE = "the peer's close_notify is read"
     FAIL = "the peer broke the rules, refused us or was refused, or the wire was cut"
+
+    __hash__ = object.__hash__
 
 
 TRANSITIONS: dict[State, dict[Step, State]] = {
@@ -112,6 +118,8 @@ TRANSITIONS: dict[State, dict[Step, State]] = {
 # sets: an Enum's hash is a call of Python's.
 BEFORE_OPEN = (State.IDLE, State.HANDSHAKING)
 """The states in which nothing can be encrypted yet."""
+_OPEN = State.OPEN
+"""A global name is cheaper than an attribute of an Enum."""
 _WRITABLE = (State.IDLE, State.HANDSHAKING, State.OPEN, State.REMOTE_CLOSED)
 _ENCRYPTING = (State.OPEN, State.REMOTE_CLOSED)
 _READABLE = (State.OPEN, State.LOCAL_CLOSED)
@@ -352,22 +360,24 @@ class Connector:
             self._keep_session()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def decrypt(self, ciphertext: Any, count: int) -> bytes:
+    def decrypt(self, ciphertext: Any, count: int, as_buffer: bool = False) -> Buffer:
         """
         L{feed} and L{read} in one, for what a transport has received at this moment.
 
         @param ciphertext: C{bytes}, or the C{data} of the L{Inbox<_openssl.Inbox>} that was
             received into.
         @param count: the number of bytes.
+        @param as_buffer: whether to give a buffer that is good until the next call of any connector
+            in this thread, where that saves a copy.
         @return: the plaintext, as L{read} does.
         @raise PeerError: the connection has failed.
         """
-        if self.state is not State.OPEN or self._inside or self._fed or self._keeper is not None:
+        if self.state is not _OPEN or self._inside or self._fed or self._keeper is not None:
             self.feed(copy_of(ciphertext, count))
             return self.read()
         self._inside = True
         try:
-            plaintext = self._engine.decrypt(ciphertext, count)
+            plaintext = self._engine.decrypt(ciphertext, count, as_buffer)
         finally:
             self._inside = False
         return self.read() if plaintext is None or self._must_read else plaintext
@@ -392,7 +402,7 @@ class Connector:
         if not self.has_output:
             return b""
         if (
-            self.state is not State.OPEN
+            self.state is not _OPEN
             or self._inside
             or self._must_read
             or self._close_asked
@@ -428,7 +438,7 @@ class Connector:
         @raise UsageError: as L{write} does.
         @raise PeerError: as L{take} does.
         """
-        if self.has_output or self.state is not State.OPEN or self._inside:
+        if self.has_output or self.state is not _OPEN or self._inside:
             self.write(copy_of(plaintext, count))
             return self.take_buffer()
         self._inside = True
@@ -550,7 +560,7 @@ class Connector:
 
         @return: whether it was possible: only in an open connection with nothing under way.
         """
-        if self.state is not State.OPEN or self._waits or self.wants_write or self.unread:
+        if self.state is not _OPEN or self._waits or self.wants_write or self.unread:
             return False
         return self._engine.renew_bios()
 

@@ -71,7 +71,7 @@ from zope.interface import directlyProvides, implementer, providedBy
 from ._creators import connection_creator
 from ._deadline import Deadline
 from ._ending import Ending
-from ._openssl import Buffer, Inbox, copy_of
+from ._engine import Buffer, copy_of, data_of
 from ._phase import LIVE, Phase
 from ._reasons import AlertReceived, reason_of
 from ._transport import Stream, abort, sender, unsent
@@ -81,6 +81,10 @@ from .errors import PeerError, TruncatedError, UsageError
 __all__ = ["AlertReceived", "Phase", "TLSConnectorFactory", "TLSConnectorProtocol"]
 
 _log = Logger()
+
+# Global names are cheaper than attributes of an Enum.
+_CONNECTED = Phase.CONNECTED
+_OPEN = State.OPEN
 
 GATHER = 64_000
 """Bytes of small writes that are gathered before they are sent without waiting for the clock."""
@@ -101,6 +105,13 @@ class TLSConnectorProtocol(Ending):
     _started = 0.0
     _peerEnded = False
     _transmit: Callable[[Buffer], None]
+
+    takesBuffers = False
+    """
+    Whether the application's C{dataReceived} is content with a buffer, whose bytes it has done with
+    when it returns.
+    """
+
 
     # The life of a connection
 
@@ -143,7 +154,9 @@ class TLSConnectorProtocol(Ending):
             deadline.set(seconds, self._handshakeExpired, seconds)
         if self._connectWrapped:
             self._tell(self.wrappedProtocol.makeConnection, self)
-        self.flush()
+        if self._connector is not None and self._connector.wants_write:
+            # A server does not speak first.
+            self.flush()
 
     def startHandshake(self) -> None:
         """
@@ -187,22 +200,22 @@ class TLSConnectorProtocol(Ending):
                 self.flush()
                 self._holdTransport()
 
-    def _received(self, inbox: Inbox, count: int) -> None:
+    def _received(self, data: Any, count: int) -> None:
         """C{dataReceived} with an object less, for what our own reactor's transports receive."""
         connector = self._connector
         if (
-            self._phase is not Phase.CONNECTED
+            self._phase is not _CONNECTED
             or self._paused
             or self._delivering
             or connector is None
-            or connector.state is not State.OPEN
+            or connector.state is not _OPEN
         ):
-            self.dataReceived(inbox.view[:count].tobytes())
+            self.dataReceived(copy_of(data, count))
             return
         self._delivering = self._deadline.heard = True
         try:
-            plaintext = connector.decrypt(inbox.data, count)
-            if not plaintext or self._refused is not None or connector.state is not State.OPEN:
+            plaintext = connector.decrypt(data, count, self.takesBuffers)
+            if not plaintext or self._refused is not None or connector.state is not _OPEN:
                 self._deliver(connector, plaintext)
             else:
                 try:
@@ -320,13 +333,17 @@ class TLSConnectorProtocol(Ending):
         if phase is Phase.LOST:
             return
         connector = self._connector
-        if connector is not None and phase in LIVE and not reason.check(ConnectionAborted):
+        if (
+            connector is not None
+            and phase in LIVE
+            and not isinstance(reason.value, ConnectionAborted)
+        ):
             reason = self._lastWords(connector, reason)
             if self._phase is Phase.LOST:
                 # A transport that calls back from within a call of ours has told it meanwhile.
                 return
         closed = connector is not None and connector.state is State.CLOSED
-        if closed and self._nothingUnsent and reason.check(ConnectionLost):
+        if closed and self._nothingUnsent and isinstance(reason.value, ConnectionLost):
             # Both have closed, and all was sent but perhaps our answer to the peer's close.
             # Whether a transport calls that an end or a loss is then a matter of who is first.
             reason = Failure(ConnectionDone())
@@ -369,7 +386,7 @@ class TLSConnectorProtocol(Ending):
                 connector.end_of_wire()
             self._deliver(connector, connector.read())
         except TruncatedError as truncated:
-            if reason.check(ConnectionDone):
+            if isinstance(reason.value, ConnectionDone):
                 return Failure(ConnectionLost(str(truncated)))
         except PeerError as error:
             self._reason = self._reason or reason_of(error, connector)
@@ -409,7 +426,7 @@ class TLSConnectorProtocol(Ending):
         connector = self._connector
         if connector is None or self._phase not in LIVE:
             return
-        if self._phase is not Phase.CONNECTED and self._producer is None:
+        if self._phase is not _CONNECTED and self._producer is None:
             return
         try:
             connector.write(data)
@@ -437,7 +454,7 @@ class TLSConnectorProtocol(Ending):
     def flush(self) -> None:
         """Send now whatever can be sent."""
         connector = self._connector
-        if connector is None or connector.inside_openssl:
+        if connector is None or not connector.has_output or connector.inside_openssl:
             return
         transmit = self._transmit
         try:
@@ -453,32 +470,35 @@ class TLSConnectorProtocol(Ending):
 
         @param data: bytes, or a buffer that may be used again afterwards.
         """
-        self._send(data if type(data) is bytes else bytes(data), len(data))
+        self.send_received(data if type(data) is bytes else data_of(data), len(data))
 
-    def send_received(self, inbox: Inbox, count: int) -> None:
-        """C{send} what another transport has just received."""
-        self._send(inbox.data, count)
+    def send_received(self, data: Any, count: int) -> None:
+        """
+        C{send} what a transport has just received.
 
-    def _send(self, data: Any, count: int) -> None:
+        @param data: C{bytes}, or the C{data} of an L{Inbox<twisted_bioconn._openssl.Inbox>}.
+        @param count: the number of bytes.
+        """
         connector = self._connector
         if (
             connector is None
             or connector.has_output
-            or connector.state is not State.OPEN
-            or self._phase is not Phase.CONNECTED
+            or connector.state is not _OPEN
+            or self._phase is not _CONNECTED
+            or not count
         ):
             self.write(copy_of(data, count))
             self.flush()
-        elif count:
-            try:
-                ciphertext = connector.encrypt(data, count)
-            except PeerError as error:
-                self._failed(error)
-                return
-            self._deadline.written += len(ciphertext)
-            self._transmit(ciphertext)
-            if connector.has_output:
-                self.flush()
+            return
+        try:
+            ciphertext = connector.encrypt(data, count)
+        except PeerError as error:
+            self._failed(error)
+            return
+        self._deadline.written += len(ciphertext)
+        self._transmit(ciphertext)
+        if connector.has_output:
+            self.flush()
 
     def _catchUp(self) -> None:
         self._catchingUp = None

@@ -56,15 +56,26 @@ class LocalEndpoint:
         """
         @see: L{IStreamClientEndpoint.connect}
         """
-        if not self._is_name or self._reactor.seconds() < self._until:
-            protocol = connect_at_once(
-                self._reactor, self._address, self._port, protocolFactory.buildProtocol
-            )
-            if protocol is not None:
-                return succeed(protocol)
-            self._until = 0.0
+        protocol = self.connect_at_once(protocolFactory)
+        if protocol is not None:
+            return succeed(protocol)
         connecting: Deferred[IProtocol] = self._endpoint.connect(protocolFactory)
         return connecting.addCallback(self._remember) if self._is_name else connecting
+
+    def connect_at_once(self, protocolFactory: IProtocolFactory) -> IProtocol | None:
+        """
+        Connect, if it needs no waiting.
+
+        @return: the protocol, connected; otherwise L{None}, and C{connect} can say more.
+        """
+        if self._is_name and self._reactor.seconds() >= self._until:
+            return None
+        protocol = connect_at_once(
+            self._reactor, self._address, self._port, protocolFactory.buildProtocol
+        )
+        if protocol is None:
+            self._until = 0.0
+        return protocol
 
     def _remember(self, protocol: IProtocol) -> IProtocol:
         transport = getattr(protocol, "transport", None)

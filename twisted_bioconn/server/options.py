@@ -25,6 +25,7 @@ from twisted.python import usage
 
 from twisted_bioconn import __version__
 from twisted_bioconn.errors import ConfigurationError
+from twisted_bioconn.reactor import install_best_reactor
 from twisted_bioconn.server.addresses import (
     client_description,
     client_endpoint,
@@ -37,6 +38,9 @@ from twisted_bioconn.server.addresses import (
 from twisted_bioconn.server.hints import did_you_mean
 from twisted_bioconn.server.relay import CONNECT_TIMEOUT
 from twisted_bioconn.server.sites import Application, load_application, load_factory
+
+#: More than any machine has cores is a mistake.
+MOST_WORKERS = 1024
 
 
 @frozen
@@ -121,6 +125,13 @@ class Options(usage.Options):
             "The directory in which the development authority is kept (default: $STATE_DIRECTORY,"
             " else $XDG_STATE_HOME/bioconn, else ~/.local/state/bioconn).",
         ],
+        [
+            "workers",
+            None,
+            "1",
+            "How many processes serve: a number from 1 to 1024, or 'auto' for one on each core that"
+            " may be used. One that ends is replaced; SIGTERM to the first process ends all.",
+        ],
     ]
     optFlags = [
         [
@@ -132,6 +143,8 @@ class Options(usage.Options):
     ]
 
     def __init__(self) -> None:
+        # Twisted's default is not as fast.  Whoever has named one with --reactor has that.
+        install_best_reactor()
         super().__init__()  # type: ignore[no-untyped-call]
         self.pairs: list[Pair] = []
         self._words: list[tuple[str, list[tuple[str, str]]]] = []
@@ -206,6 +219,7 @@ class Options(usage.Options):
 
         @raise ConfigurationError: one of them is wrong.
         """
+        self["workers"] = _workers(self["workers"])
         for endpoint, targets in self._words:
             if not targets:
                 raise usage.UsageError(
@@ -258,6 +272,27 @@ class Options(usage.Options):
             return f"{dashes}{name} is an option of the command before: put it before 'bioconn'"
         near = did_you_mean(name, (option.rstrip("=") for option in self.longOpt), "--")
         return f"there is no option {dashes}{name}{near}"
+
+
+def _workers(text: str) -> int:
+    """
+    How many processes there are to be.
+    """
+    if text == "auto":
+        # A system that cannot say which cores we may use has them all for us.
+        affinity = getattr(os, "sched_getaffinity", None)
+        count = (os.cpu_count() or 1) if affinity is None else len(affinity(0))
+        count = min(count, MOST_WORKERS) if hasattr(os, "fork") else 1
+    else:
+        is_number = text.isascii() and text.isdigit() and len(text) < 10
+        count = int(text) if is_number else 0
+        if not 1 <= count <= MOST_WORKERS:
+            raise ConfigurationError(
+                f"--workers {text}: this must be a number from 1 to {MOST_WORKERS}, or 'auto'"
+            )
+    if count > 1 and not hasattr(os, "fork"):
+        raise ConfigurationError(f"--workers {text}: this system can have no more than 1")
+    return count
 
 
 def _listen(text: str) -> Listen:

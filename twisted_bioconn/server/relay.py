@@ -40,7 +40,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_bioconn._openssl import Buffer
+from twisted_bioconn._engine import Buffer
 from twisted_bioconn._transport import Stream, sender
 from twisted_bioconn.protocol import TLSConnectorProtocol
 
@@ -238,6 +238,8 @@ class _Side:
             self.dataReceived = _discard if transport is None else _sender(transport)
         if isinstance(self.transport, Stream):
             self.transport.receiver = receiver
+        elif isinstance(self.transport, TLSConnectorProtocol):
+            self.transport.takesBuffers = True
 
     def _part(self) -> None:
         """Forget each other; what still comes in on either side is for nobody."""
@@ -273,6 +275,9 @@ class Incoming(_Side):
         factory = self._factory
         self._paused = True
         self.dataReceived = self._hold
+        at_once = factory.connect_at_once
+        if at_once is not None and at_once(_BackEnd(self)) is not None:
+            return
         attempt: Deferred[IProtocol] = maybeDeferred(factory.endpoint.connect, _BackEnd(self))
         if not attempt.called:
             self.transport.pauseProducing()
@@ -410,6 +415,7 @@ class RelayFactory(Factory[Incoming]):  # type: ignore[type-var]
     Relay each connection to a back end.
 
     @ivar endpoint: the back end.
+    @ivar connect_at_once: connects where that needs no waiting; L{None} where there is no such way.
     @ivar description: how the back end is named in the log.
     @ivar clock: what the timeout runs on.
     @ivar connect_timeout: how long the back end may take to be connected, in seconds, or L{None}
@@ -426,6 +432,9 @@ class RelayFactory(Factory[Incoming]):  # type: ignore[type-var]
         connect_timeout: float | None = CONNECT_TIMEOUT,
     ) -> None:
         self.endpoint = endpoint
+        self.connect_at_once: Callable[[IProtocolFactory], IProtocol | None] | None = getattr(
+            endpoint, "connect_at_once", None
+        )
         self.description = description
         self.clock = clock
         self.connect_timeout = connect_timeout

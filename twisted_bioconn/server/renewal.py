@@ -20,6 +20,8 @@ INTERVAL = 3600.0
 class Renewal(Service):
     """
     Puts a new certificate to use before the one in use expires.
+
+    @ivar renewed: called when that was done.
     """
 
     _log = Logger()
@@ -41,6 +43,7 @@ class Renewal(Service):
         self._clock = clock
         self._names = tuple(names)
         self._timer: IDelayedCall | None = None
+        self.renewed: Callable[[], object] | None = None
         use(authority.leaf(self._names))
 
     def startService(self) -> None:
@@ -65,6 +68,15 @@ class Renewal(Service):
             self._timer.cancel()
             self._timer = None
 
+    def load(self) -> None:
+        """
+        Use what is in the directory, where another process may have renewed it.
+        """
+        try:
+            self._use(self._authority.leaf(self._names))
+        except ConfigurationError as error:
+            self._log.error("the development certificate is not loaded: {error}", error=error)
+
     def _wait(self) -> None:
         # A second more than nothing, for a certificate that ends with its authority.
         seconds = max(1.0, min(INTERVAL, self._authority.seconds_until_renewal()))
@@ -86,4 +98,6 @@ class Renewal(Service):
             self._log.error("the development certificate is not renewed: {error}", error=error)
             return False
         self._log.info("the development certificate is renewed")
+        if self.renewed is not None:
+            self.renewed()
         return True

@@ -17,10 +17,10 @@ import sys
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from types import FrameType
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from attrs import frozen
-from twisted.application.service import IService, MultiService
+from twisted.application.service import IService, MultiService, Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.endpoints import quoteStringArgument
 from twisted.internet.error import CannotListenError
@@ -60,6 +60,10 @@ from twisted_bioconn.server.sites import (
     negotiated_of,
     static_site,
 )
+
+if TYPE_CHECKING:
+    from twisted_bioconn.server.forked import Worker, WorkerPort
+    from twisted_bioconn.server.workers import Workers
 
 __all__ = ["Front", "Listener", "Options", "StartFailed", "makeService"]
 
@@ -102,6 +106,9 @@ class Front(MultiService):
     """
     Opens ports, all or none, and closes them.
 
+    With workers, this process opens the ports. It forks when the reactor is about to start, after
+    all that twistd has to do; what else there is to start is started in the workers alone.
+
     @ivar ports: those that are open.
     """
 
@@ -113,10 +120,12 @@ class Front(MultiService):
         listeners: Iterable[Listener],
         stdout: TextIO | None = None,
         stderr: TextIO | None = None,
+        workers: Workers | None = None,
     ) -> None:
         """
         @param stdout: where to tell the user what to visit; L{None} to have it in the log.
         @param stderr: where to say why the start failed; L{None} to have it in the log alone.
+        @param workers: the processes that are to serve; L{None} if it is this one.
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
@@ -128,7 +137,8 @@ class Front(MultiService):
         self._failure: str | None = None
         self._begun = False
         self._stopping = False
-        self.ports: list[IListeningPort] = []
+        self._workers = workers
+        self.ports: list[IListeningPort | WorkerPort] = []
 
     def privilegedStartService(self) -> None:
         """
@@ -138,7 +148,11 @@ class Front(MultiService):
         """
         self._begun = True
         for listener in self._listeners:
+            if self._workers is not None:
+                self._workers.hold(listener.factory)
             self._opening.append(self._open(listener))
+            if self._workers is not None and not self._opening[-1].called:
+                self._failure = f"{listener.name}: it opens too late for --workers to share it"
             if self._failure is not None:
                 self._close_at_once()
                 self._say_failure()
@@ -153,7 +167,13 @@ class Front(MultiService):
         if not self._begun:
             self.privilegedStartService()
         self._begun = False
-        super().startService()  # type: ignore[no-untyped-call]
+        if self._workers is not None and self._reactor.running:
+            raise StartFailed("--workers has come too late: the reactor is running")
+        if self._workers is None:
+            super().startService()  # type: ignore[no-untyped-call]
+        else:
+            Service.startService(self)
+            self._reactor.addSystemEventTrigger("before", "startup", self._fork, self._workers)
         self._reactor.callWhenRunning(self._handle_sigterm)
         DeferredList(self._opening).addCallback(self._all_open)
 
@@ -174,6 +194,8 @@ class Front(MultiService):
 
         def opened(port: IListeningPort) -> None:
             self.ports.append(port)
+            if self._workers is not None:
+                self._workers.share(port)
             self._log.info(
                 "{name}: listening on {address}",
                 name=listener.name,
@@ -188,7 +210,54 @@ class Front(MultiService):
                 self._failure = f"{listener.name}: {_why_not(cast(BaseException, failure.value))}"
 
         opening = maybeDeferred(listener.endpoint.listen, listener.factory)
-        return opening.addCallbacks(opened, failed)
+        return opening.addCallback(opened).addErrback(failed)
+
+    def _fork(self, workers: Workers) -> Deferred[None] | None:
+        """
+        Become a worker, or the parent of all until they have ended.
+
+        @return: in a worker nothing. In the parent what never fires, so that its reactor ends
+            without having run, and twistd does what it does at the end.
+        """
+        worker = workers.run()
+        if worker is not None:
+            try:
+                self._serve(workers, worker)
+            except BaseException as error:
+                # The reactor would start without what is missing.
+                worker.fail(describe(error))
+            return None
+        if workers.failed:
+            self._failure = workers.failed
+            self._say_failure()
+            atexit.register(_exit_with_failure)
+        self._reactor.crash()
+        return Deferred()
+
+    def _serve(self, workers: Workers, worker: Worker) -> None:
+        """
+        Start, in a worker, all that is to run there.
+        """
+        self.ports = list(workers.ports)
+        workers.start_factories()
+        worker.link.parent_gone = self._stop
+        for service in self.services:
+            if isinstance(service, Renewal):
+                service.load()
+                service.renewed = worker.link.tell_renewed
+                worker.link.renewed = service.load
+                if not worker.is_steward:
+                    continue
+            service.startService()
+        # After all others, also those that are added to this event from now on.
+        self._reactor.addSystemEventTrigger(
+            "during",
+            "shutdown",
+            self._reactor.addSystemEventTrigger,
+            "after",
+            "shutdown",
+            worker.end,
+        )
 
     def _all_open(self, _: object) -> None:
         if self._failure is not None:
@@ -279,6 +348,7 @@ def makeService(options: Options) -> Front:
     from twisted.internet import reactor
 
     try:
+        workers = _workers(reactor, options["workers"])
         listeners, services = _Making(reactor, options).everything()
     except ConfigurationError as error:
         raise SystemExit(f"bioconn: {error}") from None
@@ -291,10 +361,25 @@ def makeService(options: Options) -> Front:
         listeners,
         sys.__stdout__ if foreground else None,
         sys.__stderr__ if foreground else None,
+        workers,
     )
     for service in services:
         service.setServiceParent(front)
     return front
+
+
+def _workers(reactor: Any, count: int) -> Workers | None:
+    """
+    The processes that are to serve, where this one shall not by itself.
+
+    @raise ConfigurationError: there cannot be any.
+    """
+    if count == 1:
+        return None
+    # It needs more than every system has.
+    from twisted_bioconn.server.workers import Workers
+
+    return Workers(reactor, count)
 
 
 class _Making:

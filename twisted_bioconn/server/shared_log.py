@@ -1,0 +1,113 @@
+"""
+Twisted's rotated log file, written by several processes.
+
+C{LogFile} trusts that nobody else writes or renames its file: a second process would overwrite what
+the first has written, write on to a file that was renamed, and rename it at the same time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from twisted.logger import globalLogPublisher
+from twisted.python.logfile import LogFile
+from twisted.python.threadable import synchronize
+
+__all__ = ["SharedLogFile", "share_log_files"]
+
+
+class SharedLogFile(LogFile):
+    """
+    A log file that other processes write to as well. Each line goes to its end; whoever finds it
+    long enough rotates it, and the others notice.
+    """
+
+    def write(self, data: Any) -> None:
+        """
+        @see: L{LogFile.write}
+        """
+        self._follow()
+        if self.shouldRotate():
+            self._rotate_if(self.shouldRotate)
+        LogFile.write(self, data)
+
+    def shouldRotate(self) -> bool:
+        """
+        @see: L{LogFile.shouldRotate}
+        """
+        size = os.fstat(self._file.fileno()).st_size
+        return bool(self.rotateLength) and size >= self.rotateLength
+
+    def rotate(self) -> None:
+        """
+        @see: L{LogFile.rotate}
+        """
+        self._rotate_if(lambda: True)
+
+    def _rotate_if(self, wanted: Callable[[], bool]) -> None:
+        """
+        Rotate it, if that is still wanted when nobody else is about to.
+        """
+        try:
+            lock = os.open(self.path, os.O_RDWR)
+        except OSError:
+            # It is gone, or not ours to write to: then it is not rotated either.
+            return
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._follow()
+            # Whoever had the lock before may have renamed it meanwhile.
+            if self._is_current(lock) and wanted():
+                LogFile.rotate(self)
+        finally:
+            os.close(lock)
+
+    def append(self) -> None:
+        """Have the kernel put each line at the end."""
+        number = self._file.fileno()
+        fcntl.fcntl(number, fcntl.F_SETFL, fcntl.fcntl(number, fcntl.F_GETFL) | os.O_APPEND)
+
+    def _follow(self) -> None:
+        """Write to the file that has the name now; if that cannot be, to the one as before."""
+        old = self._file
+        if self._is_current(old.fileno()):
+            return
+        with suppress(OSError):
+            self._openFile()
+            old.close()
+
+    def _openFile(self) -> None:
+        # Where two find that there is none, neither may empty what the other has begun.
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        number = os.open(self.path, flags, 0o666 if self.defaultMode is None else 0o600)
+        if self.defaultMode is not None:
+            with suppress(OSError):
+                os.fchmod(number, self.defaultMode)
+        self._file = os.fdopen(number, "rb+", buffering=0)
+        self.size = os.fstat(number).st_size
+        self.closed = False
+
+    def _is_current(self, number: int) -> bool:
+        """Is this open file the one that has the name now?"""
+        with suppress(OSError):
+            return os.path.samestat(os.fstat(number), os.stat(self.path))
+        return False
+
+
+synchronize(SharedLogFile)
+
+
+def share_log_files() -> None:
+    """
+    Have the log files that Twisted's log goes to shared with the processes that are forked later.
+    """
+    # The observers that twistd has begun the log with. Neither they nor it give their parts away.
+    for observer in getattr(globalLogPublisher, "_observers", ()):
+        file = getattr(observer, "_outFile", None)
+        if type(file) is LogFile:
+            file.__class__ = SharedLogFile
+            file.append()  # type: ignore[attr-defined]
