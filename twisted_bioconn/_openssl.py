@@ -296,11 +296,7 @@ class FastEngine:
 
     def decrypt(self, ciphertext: Any, count: int, as_buffer: bool = False) -> Buffer | None:
         buffer = _thread.cdata
-        if (
-            count >= _MUCH
-            and buffer is not None
-            and not _BIO_get_mem_data(self._into_ssl, _NULL)
-        ):
+        if count >= _MUCH and buffer is not None and not _BIO_get_mem_data(self._into_ssl, _NULL):
             return self._decrypt_much(ciphertext, count, as_buffer)
         _BIO_write(self._into_ssl, ciphertext, count)
         # There is one SSL_read, and it fills the buffer as the last thing it does: no callback of

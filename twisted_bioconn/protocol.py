@@ -86,6 +86,12 @@ _log = Logger()
 _CONNECTED = Phase.CONNECTED
 _OPEN = State.OPEN
 
+MUCH = 32 * 1024
+"""Bytes sent at once that OpenSSL's buffers grow for."""
+
+SHRINK_AFTER = 0.5
+"""Seconds without so many after which the buffers are replaced by fresh ones."""
+
 GATHER = 64_000
 """Bytes of small writes that are gathered before they are sent without waiting for the clock."""
 
@@ -104,6 +110,8 @@ class TLSConnectorProtocol(Ending):
     _deadlineClock: IReactorTime | None = None
     _started = 0.0
     _peerEnded = False
+    _shrinking: IDelayedCall | None = None
+    _grows = False
     _transmit: Callable[[Buffer], None]
 
     takesBuffers = False
@@ -111,7 +119,6 @@ class TLSConnectorProtocol(Ending):
     Whether the application's C{dataReceived} is content with a buffer, whose bytes it has done with
     when it returns.
     """
-
 
     # The life of a connection
 
@@ -349,10 +356,15 @@ class TLSConnectorProtocol(Ending):
             reason = Failure(ConnectionDone())
         if self._deadline is not None:
             self._deadline.cancel()
-        for call in (self._gathering, self._catchingUp, self._tellingWriteClosed):
+        for call in (
+            self._gathering,
+            self._catchingUp,
+            self._tellingWriteClosed,
+            self._shrinking,
+        ):
             if call is not None:
                 call.cancel()
-        self._gathering = self._catchingUp = self._tellingWriteClosed = None
+        self._gathering = self._catchingUp = self._tellingWriteClosed = self._shrinking = None
         reason = self._reason = self._reason or reason
         # Where no connection could be made, only what was connected before is to be told.
         made = phase is not Phase.NEW
@@ -460,6 +472,8 @@ class TLSConnectorProtocol(Ending):
         try:
             while self._phase in LIVE and (ciphertext := connector.take_buffer()):
                 self._deadline.written += len(ciphertext)
+                if len(ciphertext) > MUCH:
+                    self._hasGrown()
                 transmit(ciphertext)
         except PeerError as error:
             self._failed(error)
@@ -496,9 +510,28 @@ class TLSConnectorProtocol(Ending):
             self._failed(error)
             return
         self._deadline.written += len(ciphertext)
+        if count > MUCH:
+            self._hasGrown()
         self._transmit(ciphertext)
         if connector.has_output:
             self.flush()
+
+    def _hasGrown(self) -> None:
+        """So much at once has taken memory: give it back when no more has come for some time."""
+        self._grows = True
+        if self._shrinking is None:
+            self._shrink()
+
+    def _shrink(self) -> None:
+        self._shrinking = None
+        grows, self._grows = self._grows, False
+        clock, connector = self._deadlineClock, self._connector
+        if not grows and connector is not None:
+            connector.renew_bios()
+        elif grows and clock is not None:
+            # Our own reactor keeps deadlines apart from its delayed calls.
+            clock = getattr(clock, "deadlines", clock)
+            self._shrinking = clock.callLater(SHRINK_AFTER, self._shrink)
 
     def _catchUp(self) -> None:
         self._catchingUp = None

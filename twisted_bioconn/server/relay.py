@@ -80,8 +80,10 @@ def _flush_of(transport: StreamTransport) -> Callable[[], None] | None:
     return cast("Callable[[], None] | None", getattr(transport, "flush", None))
 
 
-def _sender(transport: StreamTransport) -> Callable[[Buffer], object]:
+def sending(transport: StreamTransport) -> Callable[[Buffer], object]:
     """How to send at once, as far as a transport can."""
+    if isinstance(transport, TLSConnectorProtocol):
+        return transport.send
     flush = _flush_of(transport)
     if flush is None:
         return sender(transport)
@@ -235,7 +237,7 @@ class _Side:
         if isinstance(transport, TLSConnectorProtocol | Stream):
             self.dataReceived, receiver = transport.send, transport.send_received
         else:
-            self.dataReceived = _discard if transport is None else _sender(transport)
+            self.dataReceived = _discard if transport is None else sending(transport)
         if isinstance(self.transport, Stream):
             self.transport.receiver = receiver
         elif isinstance(self.transport, TLSConnectorProtocol):

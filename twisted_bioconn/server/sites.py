@@ -39,8 +39,9 @@ from zope.interface import implementer
 
 from twisted_bioconn.errors import ConfigurationError
 from twisted_bioconn.negotiated import Negotiated
+from twisted_bioconn.protocol import TLSConnectorProtocol
 from twisted_bioconn.server.hints import did_you_mean
-from twisted_bioconn.server.relay import StreamTransport
+from twisted_bioconn.server.relay import StreamTransport, sending
 
 #: How long the WSGI requests that are being answered may take when the server stops, in seconds.
 WSGI_GRACE = 5.0
@@ -253,13 +254,10 @@ class Echo(Protocol):
         The connection is its own producer: while it has too much to send, it does not read.
         """
         self._transport = transport = cast(StreamTransport, self.transport)
+        self.dataReceived = sending(transport)  # type: ignore[method-assign]
+        if isinstance(transport, TLSConnectorProtocol):
+            transport.takesBuffers = True
         transport.registerProducer(self, True)
-
-    def dataReceived(self, data: bytes) -> None:
-        """
-        @see: L{Protocol.dataReceived}
-        """
-        self._transport.write(data)
 
     def pauseProducing(self) -> None:
         """
