@@ -5,7 +5,6 @@ How a connection ends: by us, by the peer, half of it first, by a deadline, or a
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from twisted.internet.error import ConnectionAborted, TimeoutError
 from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol
@@ -27,8 +26,6 @@ class Ending(FlowControl):
     """
 
     _tellingWriteClosed: IDelayedCall | None = None
-    _deadline: Any = None
-    _refused: Failure | None = None
     _halfClosing = False
     _nothingUnsent = False
 
@@ -45,13 +42,13 @@ class Ending(FlowControl):
 
         While a producer is registered this waits for it to finish.
         """
-        if self._phase is Phase.CONNECTED:
-            self._phase = Phase.ENDING
+        if self._link.phase is Phase.CONNECTED:
+            self._link.phase = Phase.ENDING
             self._end()
 
     def _end(self) -> None:
         """Go on with C{loseConnection} if nothing that was promised is left to be sent."""
-        connector = self._connector
+        connector = self._link.connector
         if connector is None or self._producer is not None:
             return
         if connector.state not in BEFORE_OPEN:
@@ -72,19 +69,19 @@ class Ending(FlowControl):
         self.flush()
         if connector.state is State.CLOSED:
             self._disconnect()
-        elif self._phase in LIVE:
-            self._phase = Phase.CLOSING
-            if self._paused:
+        elif self._link.phase in LIVE:
+            self._link.phase = Phase.CLOSING
+            if self._link.paused:
                 self._drain()
             else:
                 self._awaitPeer()
 
     def _disconnect(self) -> None:
         """Nothing more will come, or nothing good: send what is left, and close the transport."""
-        if self._phase in LIVE:
+        if self._link.phase in LIVE:
             self.flush()
-        if self._phase in LIVE:
-            self._phase = Phase.DISCONNECTED
+        if self._link.phase in LIVE:
+            self._link.phase = Phase.DISCONNECTED
             self._awaitPeer()
             membrane = self._producer
             if membrane is not None:
@@ -109,7 +106,7 @@ class Ending(FlowControl):
         While it is to close, one that sends and sends but takes nothing is not to be waited for.
         """
         seconds = getattr(self.factory, "closeTimeout", None)
-        self._deadline.watch(seconds, self._closeExpired, hears=False)
+        self._link.deadline.watch(seconds, self._closeExpired, hears=False)
 
     def _tlsShutdownFinished(self, reason: Failure | None) -> None:
         """TLS is over, for this reason if there is one: close the transport."""
@@ -122,8 +119,8 @@ class Ending(FlowControl):
         Close our direction: close_notify goes out after all that was written, and reading goes
         on.  C{IHalfCloseableProtocol.writeConnectionLost} tells when it has gone.
         """
-        connector = self._connector
-        if connector is None or self._phase is not Phase.CONNECTED:
+        connector = self._link.connector
+        if connector is None or self._link.phase is not Phase.CONNECTED:
             return
         if self._halfClosing or connector.state in _WE_CLOSED:
             return
@@ -138,14 +135,14 @@ class Ending(FlowControl):
 
     def _writeClosed(self) -> None:
         self._tellingWriteClosed = None
-        connector = self._connector
+        connector = self._link.connector
         self._tellWriteClosed()
         if connector is not None and connector.state is State.CLOSED:
             self._disconnect()
 
     def _tellWriteClosed(self) -> None:
         """Send the close_notify of C{loseWriteConnection}, and say so, if that was not done."""
-        if self._halfClosing and self._phase in LIVE:
+        if self._halfClosing and self._link.phase in LIVE:
             self._halfClosing = False
             self.flush()
             if IHalfCloseableProtocol.providedBy(self.wrappedProtocol):
@@ -156,14 +153,14 @@ class Ending(FlowControl):
         Drop the connection now.  Nothing more is sent or delivered, and the peer sees that it
         was no clean end.
         """
-        if self._phase in LIVE or self._phase is Phase.DISCONNECTED:
+        if self._link.phase in LIVE or self._link.phase is Phase.DISCONNECTED:
             self._abortWith(Failure(ConnectionAborted()))
 
     def _abortWith(self, reason: Failure) -> None:
         if self._reason is None:
             self._reason = reason
-        self._phase = Phase.DISCONNECTED
-        self._deadline.cancel()
+        self._link.phase = Phase.DISCONNECTED
+        self._link.deadline.cancel()
         abort(self.transport)
 
     def failVerification(self, reason: Failure) -> None:
@@ -174,11 +171,11 @@ class Ending(FlowControl):
         to the callback to refuse, so that the peer is told by an alert.  If it does not, or
         cannot, the connection is dropped as soon as OpenSSL returns.
         """
-        if self._phase not in LIVE:
+        if self._link.phase not in LIVE:
             return
         self._reason = reason
         if self._needConnector().inside_openssl:
-            self._refused = reason
+            self._link.refused = reason
         else:
             self._abortWith(reason)
 
@@ -196,7 +193,7 @@ class Ending(FlowControl):
 
     def _closeExpired(self, seconds: float) -> None:
         """The peer has not closed in time, and takes nothing any more of what it was sent."""
-        if unsent(self.transport) or self._phase is Phase.DISCONNECTED:
+        if unsent(self.transport) or self._link.phase is Phase.DISCONNECTED:
             self._abortWith(Failure(TimeoutError(f"the peer took nothing for {seconds:g} seconds")))
         else:
             self._disconnect()

@@ -34,7 +34,10 @@ Buffer = bytes | Any
 
 def copy_of(data: Any, count: int) -> bytes:
     """A copy of so many bytes of C{bytes}, or of the C{data} of an L{Inbox<_openssl.Inbox>}."""
-    return bytes(data[:count] if isinstance(data, bytes | bytearray) else _ffi.buffer(data, count))
+    if type(data) is bytes or type(data) is bytearray:
+        return bytes(data[:count])
+    copy: bytes = _ffi.buffer(data, count)[:]
+    return copy
 
 
 def data_of(buffer: Any) -> Any:

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IProtocol
 from twisted.protocols.tls import BufferingTLSTransport
 from twisted.python.failure import Failure
 
+from ._link import Link
 from ._phase import Phase
 from .connector import Connector
 from .errors import UsageError
@@ -32,8 +33,6 @@ class ConnectionFacts(BufferingTLSTransport):
     factory: Any
     transport: Any
 
-    _phase = Phase.NEW
-    _connector: Connector | None = None
     _negotiated: Negotiated | None = None
     _handshakeSeconds: float | None = None
     _reason: Failure | None = None
@@ -52,6 +51,7 @@ class ConnectionFacts(BufferingTLSTransport):
         @param _connectWrapped: L{False} where the application's protocol is connected already,
             as it is in C{startTLS}.
         """
+        self._link = Link()
         self.factory = factory
         self.wrappedProtocol = wrappedProtocol
         self._connectWrapped = _connectWrapped
@@ -59,11 +59,11 @@ class ConnectionFacts(BufferingTLSTransport):
     @property
     def disconnecting(self) -> bool:  # type: ignore[override]
         """Whether the connection is closed, or on its way to be."""
-        return self._phase not in (Phase.NEW, Phase.CONNECTED)
+        return self._link.phase not in (Phase.NEW, Phase.CONNECTED)
 
     @property  # type: ignore[override]
     def _tlsConnection(self) -> SSL.Connection | None:
-        connector = self._connector
+        connector = self._link.connector
         return None if connector is None else connector.connection
 
     @_tlsConnection.setter
@@ -88,8 +88,8 @@ class ConnectionFacts(BufferingTLSTransport):
     @property
     def negotiated(self) -> Negotiated | None:
         """What the handshake agreed on; L{None} until it is done."""
-        if self._negotiated is None and self._connector is not None:
-            facts = self._connector.negotiated
+        if self._negotiated is None and self._link.connector is not None:
+            facts = self._link.connector.negotiated
             if facts is not None:
                 self._negotiated = attrs.evolve(facts, handshake_seconds=self._handshakeSeconds)
         return self._negotiated
@@ -114,9 +114,9 @@ class ConnectionFacts(BufferingTLSTransport):
         return self._needConnector().channel_binding(kind)
 
     def _needConnector(self) -> Connector:
-        if self._connector is None:
+        if self._link.connector is None:
             raise UsageError("there is no connection")
-        return self._connector
+        return self._link.connector
 
     def whenHandshakeDone(self) -> Deferred[Negotiated]:
         """
@@ -128,7 +128,7 @@ class ConnectionFacts(BufferingTLSTransport):
         facts = self.negotiated
         if facts is not None:
             done.callback(facts)
-        elif self._phase is Phase.LOST:
+        elif self._link.phase is Phase.LOST:
             done.errback(self._reason or Failure(ConnectionDone()))
         else:
             if self._waiting is None:

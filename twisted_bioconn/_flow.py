@@ -27,8 +27,6 @@ class FlowControl(ConnectionFacts):
     """
 
     _producer: Any = None
-    _paused = False
-    _delivering = False
     _wireEnded = False
     _clock: IReactorTime | None = None
     _catchingUp: IDelayedCall | None = None
@@ -44,7 +42,7 @@ class FlowControl(ConnectionFacts):
 
         @raise RuntimeError: there is one already.
         """
-        if self._phase not in (Phase.CONNECTED, Phase.ENDING):
+        if self._link.phase not in (Phase.CONNECTED, Phase.ENDING):
             producer.stopProducing()
             return
         if self._producer is not None:
@@ -68,16 +66,16 @@ class FlowControl(ConnectionFacts):
         if isinstance(membrane._producer, _PullToPush):
             membrane._producer.stopStreaming()
         self.transport.unregisterProducer()
-        if self._phase is Phase.ENDING:
+        if self._link.phase is Phase.ENDING:
             self._end()
 
     def pauseProducing(self) -> None:
         """Deliver nothing until C{resumeProducing}; after C{loseConnection}, nothing any more."""
-        connector = self._connector
-        if self._paused or connector is None or self._phase not in LIVE:
+        connector = self._link.connector
+        if self._link.paused or connector is None or self._link.phase not in LIVE:
             return
-        self._paused = True
-        if not self._delivering:
+        self._link.paused = True
+        if not self._link.delivering:
             self._holdTransport()
 
     def _holdTransport(self) -> None:
@@ -87,10 +85,10 @@ class FlowControl(ConnectionFacts):
         Not within a delivery: whoever pauses there often resumes, or closes, before it returns.
         And not in the handshake, which needs the transport.
         """
-        connector = self._connector
-        if not self._paused or connector is None or connector.state in BEFORE_OPEN:
+        connector = self._link.connector
+        if not self._link.paused or connector is None or connector.state in BEFORE_OPEN:
             return
-        if self._phase in (Phase.CONNECTED, Phase.ENDING):
+        if self._link.phase in (Phase.CONNECTED, Phase.ENDING):
             self.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
@@ -100,11 +98,11 @@ class FlowControl(ConnectionFacts):
         Not from within this call: an application that resumes may not be ready for bytes before
         it has returned.
         """
-        connector = self._connector
-        if not self._paused or connector is None or self._phase is Phase.CLOSING:
+        connector = self._link.connector
+        if not self._link.paused or connector is None or self._link.phase is Phase.CLOSING:
             return
-        self._paused = False
-        if self._phase not in LIVE or connector.state in BEFORE_OPEN:
+        self._link.paused = False
+        if self._link.phase not in LIVE or connector.state in BEFORE_OPEN:
             return
         self.transport.resumeProducing()
         if connector.unread or self._wireEnded or connector.state is not State.OPEN:

@@ -165,7 +165,9 @@ if HAVE_PRIVATE_NAMES:
     _SSL_get_error = _lib.SSL_get_error
     _SSL_ERROR_SSL = _lib.SSL_ERROR_SSL
     _SSL_ERROR_WANT_READ = _lib.SSL_ERROR_WANT_READ
+    _SSL_ERROR_ZERO_RETURN = _lib.SSL_ERROR_ZERO_RETURN
     _SSL_set_bio = _lib.SSL_set_bio
+    _SSL_set_shutdown = _lib.SSL_set_shutdown
     _SSL_write = _lib.SSL_write
 
     @_ffi.callback("int (*)(int, X509_STORE_CTX *)")  # type: ignore[untyped-decorator]
@@ -368,15 +370,15 @@ class FastEngine:
         return _buffer(buffer, size)[:] + self.drain()
 
     def _read_stopped(self, count: int) -> bool:
-        if self._waits(count):
+        error = self._why(count)
+        if error == _SSL_ERROR_WANT_READ:
             return False
-        try:
-            self.connection._raise_ssl_error(self._ssl, count)
-        except SSL.ZeroReturnError:
-            pass
-        except SSL.SysCallError:
-            if not is_closed(self.connection):
-                raise
+        if error != _SSL_ERROR_ZERO_RETURN:
+            try:
+                self.connection._raise_ssl_error(self._ssl, count)
+            except SSL.SysCallError:
+                if not is_closed(self.connection):
+                    raise
         return True
 
     def write(self, plaintext: bytes) -> int:
@@ -384,9 +386,9 @@ class FastEngine:
         count: int = _SSL_write(self._ssl, plaintext, len(plaintext))
         return count if count > 0 else self._write_stopped(count)
 
-    def _waits(self, result: int) -> bool:
+    def _why(self, result: int) -> int:
         """
-        Whether OpenSSL only waits for more to read.
+        Why a call of OpenSSL's has come to this result: an C{SSL_ERROR_} number.
 
         SSL_get_error(3) takes whatever is in the queue of errors for its own, and to clear that
         before each small message would cost a tenth of it.  So it is looked at here: what OpenSSL's
@@ -394,7 +396,7 @@ class FastEngine:
 
         @raise OpenSSL.SSL.Error: it has failed; whatever a callback raised comes out too.
         """
-        error = _SSL_get_error(self._ssl, result)
+        error: int = _SSL_get_error(self._ssl, result)
         if error == _SSL_ERROR_SSL:
             context = self.connection._context
             for helper in (context._verify_helper, context._alpn_select_helper):
@@ -407,10 +409,10 @@ class FastEngine:
                 if any(library == "SSL routines" for library, _, _ in failure.args[0]):
                     raise
             error = _SSL_get_error(self._ssl, result)
-        return bool(error == _SSL_ERROR_WANT_READ)
+        return error
 
     def _write_stopped(self, count: int) -> int:
-        if not self._waits(count):
+        if self._why(count) != _SSL_ERROR_WANT_READ:
             self.connection._raise_ssl_error(self._ssl, count)
         return 0
 
@@ -433,7 +435,7 @@ class FastEngine:
         return shut_down(self.connection)
 
     def forget(self) -> None:
-        self.connection.set_shutdown(SSL.SENT_SHUTDOWN | SSL.RECEIVED_SHUTDOWN)
+        _SSL_set_shutdown(self._ssl, SSL.SENT_SHUTDOWN | SSL.RECEIVED_SHUTDOWN)
 
     def resumed(self) -> bool:
         return bool(_lib.SSL_session_reused(self._ssl))

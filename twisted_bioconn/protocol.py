@@ -71,7 +71,8 @@ from zope.interface import directlyProvides, implementer, providedBy
 from ._creators import connection_creator
 from ._deadline import Deadline
 from ._ending import Ending
-from ._engine import Buffer, copy_of, data_of
+from ._engine import Buffer
+from ._link import MUCH
 from ._phase import LIVE, Phase
 from ._reasons import AlertReceived, reason_of
 from ._transport import Stream, abort, sender, unsent
@@ -85,9 +86,6 @@ _log = Logger()
 # Global names are cheaper than attributes of an Enum.
 _CONNECTED = Phase.CONNECTED
 _OPEN = State.OPEN
-
-MUCH = 32 * 1024
-"""Bytes sent at once that OpenSSL's buffers grow for."""
 
 SHRINK_AFTER = 0.5
 """Seconds without so many after which the buffers are replaced by fresh ones."""
@@ -112,13 +110,6 @@ class TLSConnectorProtocol(Ending):
     _peerEnded = False
     _shrinking: IDelayedCall | None = None
     _grows = False
-    _transmit: Callable[[Buffer], None]
-
-    takesBuffers = False
-    """
-    Whether the application's C{dataReceived} is content with a buffer, whose bytes it has done with
-    when it returns.
-    """
 
     # The life of a connection
 
@@ -127,14 +118,14 @@ class TLSConnectorProtocol(Ending):
         Connect to a transport, connect the application's protocol to this, and begin the
         handshake.
         """
-        factory = self.factory
+        factory, link = self.factory, self._link
         try:
             connection = factory._creatorCallable(self)
         except BaseException:
             # The transport is in the reactor already.  Nobody else will close it.
             abort(transport)
             raise
-        self._connector = Connector(
+        link.connector = Connector(
             connection,
             getattr(factory, "_isClient", False),
             WriteBuffer(GATHER, GATHER, None),
@@ -142,18 +133,19 @@ class TLSConnectorProtocol(Ending):
         )
         self._clock = getattr(factory, "_clock", None)
         directlyProvides(self, providedBy(transport))
-        self._phase = Phase.CONNECTED
+        link.phase = Phase.CONNECTED
+        link.tls = self
         Protocol.makeConnection(self, transport)
-        self._transmit = sender(transport)
+        link.transmit = sender(transport)
         if isinstance(transport, Stream) and type(self).dataReceived is _DATA_RECEIVED:
-            transport.receiver = self._received
+            transport.receiver = link.received
         factory.registerProtocol(self)
         clock = getattr(factory, "_givenClock", None) or getattr(transport, "reactor", None)
         if not hasattr(clock, "callLater"):
             clock = None
         # Our own reactor keeps deadlines apart from its delayed calls.
         deadline = Deadline(getattr(clock, "deadlines", clock), transport)
-        self._deadline = deadline
+        link.deadline = deadline
         if clock is not None:
             self._deadlineClock = clock
             self._started = clock.seconds()
@@ -161,7 +153,7 @@ class TLSConnectorProtocol(Ending):
             deadline.set(seconds, self._handshakeExpired, seconds)
         if self._connectWrapped:
             self._tell(self.wrappedProtocol.makeConnection, self)
-        if self._connector is not None and self._connector.wants_write:
+        if link.connector is not None and link.connector.wants_write:
             # A server does not speak first.
             self.flush()
 
@@ -184,11 +176,11 @@ class TLSConnectorProtocol(Ending):
 
     def dataReceived(self, data: bytes) -> None:
         """Take ciphertext from the transport and give the application what is in it."""
-        connector = self._connector
-        if connector is None or self._phase not in LIVE:
+        connector = self._link.connector
+        if connector is None or self._link.phase not in LIVE:
             return
-        outer, self._delivering = self._delivering, True
-        self._deadline.heard = True
+        outer, self._link.delivering = self._link.delivering, True
+        self._link.deadline.heard = True
         try:
             if connector.state in BEFORE_OPEN:
                 connector.feed(data)
@@ -197,45 +189,14 @@ class TLSConnectorProtocol(Ending):
                 self._handshakeCompleted()
             else:
                 connector.feed(data)
-            if not self._paused or self._phase is Phase.CLOSING:
+            if not self._link.paused or self._link.phase is Phase.CLOSING:
                 self._deliver(connector, connector.read())
         except PeerError as error:
             self._failed(error)
         finally:
-            self._delivering = outer
+            self._link.delivering = outer
             if not outer:
                 self.flush()
-                self._holdTransport()
-
-    def _received(self, data: Any, count: int) -> None:
-        """C{dataReceived} with an object less, for what our own reactor's transports receive."""
-        connector = self._connector
-        if (
-            self._phase is not _CONNECTED
-            or self._paused
-            or self._delivering
-            or connector is None
-            or connector.state is not _OPEN
-        ):
-            self.dataReceived(copy_of(data, count))
-            return
-        self._delivering = self._deadline.heard = True
-        try:
-            plaintext = connector.decrypt(data, count, self.takesBuffers)
-            if not plaintext or self._refused is not None or connector.state is not _OPEN:
-                self._deliver(connector, plaintext)
-            else:
-                try:
-                    self.wrappedProtocol.dataReceived(plaintext)
-                except Exception:
-                    self._applicationFailed()
-        except PeerError as error:
-            self._failed(error)
-        finally:
-            self._delivering = False
-            if connector.has_output:
-                self.flush()
-            if self._paused:
                 self._holdTransport()
 
     def _handshakeGoesOn(self, connector: Connector) -> bool:
@@ -247,26 +208,26 @@ class TLSConnectorProtocol(Ending):
 
     def _isLive(self) -> bool:
         """Whether we go on after a call of OpenSSL's, or the application's, that may end it."""
-        if self._refused is not None and self._phase in LIVE:
+        if self._link.refused is not None and self._link.phase in LIVE:
             # C{failVerification} was called from a callback that cannot refuse by itself.
-            self._abortWith(self._refused)
+            self._abortWith(self._link.refused)
         if not self._connectWrapped and getattr(self.transport, "_aborting", False):
             # After startTLS the application keeps its transport, and can abort it behind our back.
-            self._phase = Phase.DISCONNECTED
-        return self._phase in LIVE
+            self._link.phase = Phase.DISCONNECTED
+        return self._link.phase in LIVE
 
     def _handshakeCompleted(self) -> None:
         clock = self._deadlineClock
         if clock is not None:
             self._handshakeSeconds = clock.seconds() - self._started
-            self._deadline.watch(getattr(self.factory, "idleTimeout", None), self._idleExpired)
+            self._link.deadline.watch(getattr(self.factory, "idleTimeout", None), self._idleExpired)
         if self._waiting:
             waiting, self._waiting = self._waiting, None
             facts = self.negotiated
             assert facts is not None
             for done in waiting:
                 done.callback(facts)
-        if self._phase in LIVE and IHandshakeListener.providedBy(self.wrappedProtocol):
+        if self._link.phase in LIVE and IHandshakeListener.providedBy(self.wrappedProtocol):
             self._tell(self.wrappedProtocol.handshakeCompleted)
         if not self._isLive():
             return
@@ -274,20 +235,22 @@ class TLSConnectorProtocol(Ending):
         if self._producer is not None:
             self._producer.resumeProducing()
         self._tellWriteClosed()
-        if self._phase is Phase.ENDING:
+        if self._link.phase is Phase.ENDING:
             self._end()
 
     def _deliver(self, connector: Connector, plaintext: bytes) -> None:
         """Give the application what was decrypted, and then the end if it has come."""
-        if self._isLive() and plaintext and not self._paused:
+        if self._isLive() and plaintext and not self._link.paused:
             self._tell(self.wrappedProtocol.dataReceived, plaintext)
-        if self._phase not in LIVE or (self._paused and self._phase is not Phase.CLOSING):
+        if self._link.phase not in LIVE or (
+            self._link.paused and self._link.phase is not Phase.CLOSING
+        ):
             return
         if connector.state in _PEER_CLOSED:
             self._peerClosed(connector)
         elif connector.error is not None:
             self._failed(connector.error)
-        elif self._wireEnded and self._phase is Phase.CLOSING:
+        elif self._wireEnded and self._link.phase is Phase.CLOSING:
             self._disconnect()
         elif self._wireEnded:
             connector.end_of_wire()
@@ -295,7 +258,7 @@ class TLSConnectorProtocol(Ending):
     def _peerClosed(self, connector: Connector) -> None:
         """The peer's close_notify has come: no more plaintext will."""
         application = self.wrappedProtocol
-        if self._phase is Phase.CLOSING:
+        if self._link.phase is Phase.CLOSING:
             self._nothingUnsent = not unsent(self.transport)
             self._disconnect()
         elif not IHalfCloseableProtocol.providedBy(application):
@@ -324,29 +287,29 @@ class TLSConnectorProtocol(Ending):
     def _applicationFailed(self) -> None:
         failure = Failure()
         _log.failure("Unhandled error in the application's protocol", failure)
-        if self._phase in LIVE:
+        if self._link.phase in LIVE:
             self._abortWith(failure)
 
     def _failed(self, error: PeerError) -> None:
         """TLS cannot go on: send the alert that says why, and close."""
-        if self._phase not in LIVE:
+        if self._link.phase not in LIVE:
             return
         self._reason = self._reason or reason_of(error, self._needConnector())
         self._disconnect()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The transport is gone: tell the application, once, and let go of everything."""
-        phase = self._phase
+        phase = self._link.phase
         if phase is Phase.LOST:
             return
-        connector = self._connector
+        connector = self._link.connector
         if (
             connector is not None
             and phase in LIVE
             and not isinstance(reason.value, ConnectionAborted)
         ):
             reason = self._lastWords(connector, reason)
-            if self._phase is Phase.LOST:
+            if self._link.phase is Phase.LOST:
                 # A transport that calls back from within a call of ours has told it meanwhile.
                 return
         closed = connector is not None and connector.state is State.CLOSED
@@ -354,8 +317,8 @@ class TLSConnectorProtocol(Ending):
             # Both have closed, and all was sent but perhaps our answer to the peer's close.
             # Whether a transport calls that an end or a loss is then a matter of who is first.
             reason = Failure(ConnectionDone())
-        if self._deadline is not None:
-            self._deadline.cancel()
+        if self._link.deadline is not None:
+            self._link.deadline.cancel()
         for call in (
             self._gathering,
             self._catchingUp,
@@ -368,7 +331,7 @@ class TLSConnectorProtocol(Ending):
         reason = self._reason = self._reason or reason
         # Where no connection could be made, only what was connected before is to be told.
         made = phase is not Phase.NEW
-        self._phase = Phase.LOST
+        self._link.phase = Phase.LOST
         self.connected = 0
         factory, application = self.factory, self.wrappedProtocol
         if made:
@@ -384,15 +347,15 @@ class TLSConnectorProtocol(Ending):
             if connector is not None:
                 connector.forget()
             # The connection refers to this protocol, and the application to its transport.
-            self._connector = None
+            self._link.connector = self._link.tls = None
             self.wrappedProtocol = None  # type: ignore[assignment]
-            self._reason = self._refused = None
+            self._reason = self._link.refused = None
 
     def _lastWords(self, connector: Connector, reason: Failure) -> Failure:
         """Deliver what is left, and see whether the stream was cut."""
-        self._delivering = self._wireEnded = True
-        if self._phase is not Phase.CLOSING:
-            self._paused = False
+        self._link.delivering = self._wireEnded = True
+        if self._link.phase is not Phase.CLOSING:
+            self._link.paused = False
         try:
             if connector.state in BEFORE_OPEN:
                 connector.end_of_wire()
@@ -408,20 +371,20 @@ class TLSConnectorProtocol(Ending):
 
     def readConnectionLost(self) -> None:
         """The transport will bring no more bytes, though it may still take some."""
-        connector = self._connector
-        if connector is None or self._phase not in LIVE:
+        connector = self._link.connector
+        if connector is None or self._link.phase not in LIVE:
             return
         self._wireEnded = True
-        outer, self._delivering = self._delivering, True
+        outer, self._link.delivering = self._link.delivering, True
         try:
             if connector.state in BEFORE_OPEN:
                 connector.end_of_wire()
-            if not self._paused or self._phase is Phase.CLOSING:
+            if not self._link.paused or self._link.phase is Phase.CLOSING:
                 self._deliver(connector, connector.read())
         except PeerError as error:
             self._failed(error)
         finally:
-            self._delivering = outer
+            self._link.delivering = outer
             self.flush()
 
     def writeConnectionLost(self) -> None:
@@ -435,10 +398,10 @@ class TLSConnectorProtocol(Ending):
 
         @raise TypeError: this is not bytes.
         """
-        connector = self._connector
-        if connector is None or self._phase not in LIVE:
+        connector = self._link.connector
+        if connector is None or self._link.phase not in LIVE:
             return
-        if self._phase is not _CONNECTED and self._producer is None:
+        if self._link.phase is not _CONNECTED and self._producer is None:
             return
         try:
             connector.write(data)
@@ -452,7 +415,7 @@ class TLSConnectorProtocol(Ending):
         elif connector.pending_plaintext > GATHER or self._clock is None:
             # Whoever writes until it is told to pause is told by the transport.
             self.flush()
-        elif not self._delivering and self._gathering is None:
+        elif not self._link.delivering and self._gathering is None:
             self._gathering = self._clock.callLater(0, self._gathered)
 
     def writeSequence(self, sequence: Iterable[bytes]) -> None:
@@ -465,56 +428,46 @@ class TLSConnectorProtocol(Ending):
 
     def flush(self) -> None:
         """Send now whatever can be sent."""
-        connector = self._connector
+        connector = self._link.connector
         if connector is None or not connector.has_output or connector.inside_openssl:
             return
-        transmit = self._transmit
+        transmit = self._link.transmit
         try:
-            while self._phase in LIVE and (ciphertext := connector.take_buffer()):
-                self._deadline.written += len(ciphertext)
+            while self._link.phase in LIVE and (ciphertext := connector.take_buffer()):
+                self._link.deadline.written += len(ciphertext)
                 if len(ciphertext) > MUCH:
                     self._hasGrown()
                 transmit(ciphertext)
         except PeerError as error:
             self._failed(error)
 
-    def send(self, data: Buffer) -> None:
+    @property
+    def send(self) -> Callable[[Buffer], None]:
         """
-        C{write} and C{flush} in one, for whoever has all that is to go out now.
+        C{write} and C{flush} in one, for whoever has all that is to go out now: it takes bytes, or
+        a buffer that may be used again afterwards.
+        """
+        return self._link.send
 
-        @param data: bytes, or a buffer that may be used again afterwards.
+    @property
+    def sendReceived(self) -> Callable[[Any, int], None]:
         """
-        self.send_received(data if type(data) is bytes else data_of(data), len(data))
+        C{send} what another transport has just received: it takes the C{data} of an
+        L{Inbox<twisted_bioconn._openssl.Inbox>} and the number of bytes in it.
+        """
+        return self._link.send_received
 
-    def send_received(self, data: Any, count: int) -> None:
+    @property
+    def takesBuffers(self) -> bool:
         """
-        C{send} what a transport has just received.
+        Whether the application's C{dataReceived} is content with a buffer, whose bytes it has done
+        with when it returns.
+        """
+        return self._link.gives_buffers
 
-        @param data: C{bytes}, or the C{data} of an L{Inbox<twisted_bioconn._openssl.Inbox>}.
-        @param count: the number of bytes.
-        """
-        connector = self._connector
-        if (
-            connector is None
-            or connector.has_output
-            or connector.state is not _OPEN
-            or self._phase is not _CONNECTED
-            or not count
-        ):
-            self.write(copy_of(data, count))
-            self.flush()
-            return
-        try:
-            ciphertext = connector.encrypt(data, count)
-        except PeerError as error:
-            self._failed(error)
-            return
-        self._deadline.written += len(ciphertext)
-        if count > MUCH:
-            self._hasGrown()
-        self._transmit(ciphertext)
-        if connector.has_output:
-            self.flush()
+    @takesBuffers.setter
+    def takesBuffers(self, does: bool) -> None:
+        self._link.gives_buffers = does
 
     def _hasGrown(self) -> None:
         """So much at once has taken memory: give it back when no more has come for some time."""
@@ -525,7 +478,7 @@ class TLSConnectorProtocol(Ending):
     def _shrink(self) -> None:
         self._shrinking = None
         grows, self._grows = self._grows, False
-        clock, connector = self._deadlineClock, self._connector
+        clock, connector = self._deadlineClock, self._link.connector
         if not grows and connector is not None:
             connector.renew_bios()
         elif grows and clock is not None:
@@ -535,16 +488,16 @@ class TLSConnectorProtocol(Ending):
 
     def _catchUp(self) -> None:
         self._catchingUp = None
-        connector = self._connector
-        if connector is None or (self._paused and self._phase is not Phase.CLOSING):
+        connector = self._link.connector
+        if connector is None or (self._link.paused and self._link.phase is not Phase.CLOSING):
             return
-        outer, self._delivering = self._delivering, True
+        outer, self._link.delivering = self._link.delivering, True
         try:
             self._deliver(connector, connector.read())
         except PeerError as error:
             self._failed(error)
         finally:
-            self._delivering = outer
+            self._link.delivering = outer
             self.flush()
             self._holdTransport()
 

@@ -234,7 +234,9 @@ class _Side:
     def _send_to(self, transport: StreamTransport | None) -> None:
         """Send what comes in to the other side's transport; L{None} to discard it."""
         receiver = None
-        if isinstance(transport, TLSConnectorProtocol | Stream):
+        if isinstance(transport, TLSConnectorProtocol):
+            self.dataReceived, receiver = transport.send, transport.sendReceived
+        elif isinstance(transport, Stream):
             self.dataReceived, receiver = transport.send, transport.send_received
         else:
             self.dataReceived = _discard if transport is None else sending(transport)
