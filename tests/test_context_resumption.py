@@ -52,6 +52,7 @@ from tests.tls_material import (
     server,
 )
 from twisted_bioconn import context as context_module
+from twisted_bioconn._sessions import FOR_EACH
 from twisted_bioconn.certificates.loading import issued
 from twisted_bioconn.context import ClientCertificate, ClientOptions, ServerOptions, SessionStore
 from twisted_bioconn.policy import INTERMEDIATE, MODERN
@@ -92,6 +93,7 @@ def revoke(options: ServerOptions | ClientOptions, party: Party) -> None:
     assert options._trust_store is not None
     options._trust_store.store.add_crl(revoked)
     options._trust_store.store.set_flags(X509StoreFlags.CRL_CHECK)
+    options._trust_store.changed()
 
 
 _numbers = itertools.count()
@@ -110,6 +112,7 @@ def later(options: ServerOptions | ClientOptions, days: int) -> None:
     """Let it be so many days later for an end that verifies."""
     assert options._trust_store is not None
     options._trust_store.store.set_time((NOW + timedelta(days=days)).replace(tzinfo=None))
+    options._trust_store.changed()
 
 
 class Fickle:
@@ -483,10 +486,41 @@ class JudgedAgainTests(SessionCase):
                 self.assertEqual(check.seen, [whole, whole])
                 self.assertEqual(loop.received_by_server, b"")
 
+    def test_nothing_new(self) -> None:
+        """A server of whom all is known is not verified again; one with a check of ours is."""
+        looked: list[object] = []
+        again = context_module._Verdict.again
+
+        def look(self: Any, chain: Sequence[x509.Certificate]) -> None:
+            looked.append(chain)
+            again(self, chain)
+
+        self.patch(context_module._Verdict, "again", look)
+        theirs = serving()
+        for options, looks in (({}, 0), ({"check": lambda chain: None}, 2)):
+            looked.clear()
+            ours = visiting_alone(**options)
+            self.assertFull(self.meet(theirs, ours).end())
+            for _ in range(2):
+                self.assertResumed(self.meet(theirs, ours).end())
+            self.assertEqual(len(looked), looks)
+
+    def test_end_of_what_is_known(self) -> None:
+        """What is known of a server is good as long as its certificates are."""
+        looked: list[object] = []
+        self.patch(context_module._Verdict, "again", lambda self, chain: looked.append(chain))
+        theirs, ours = serving(), visiting_alone()
+        self.assertFull(self.meet(theirs, ours).end())
+        ends = server().certificate.not_valid_after_utc.timestamp()
+        for now, looks in ((ends - 1, 0), (ends + 1, 1)):
+            self.patch(context_module.time, "time", lambda now=now: now)
+            self.assertResumed(self.meet(theirs, ours).end())
+            self.assertEqual(len(looked), looks)
+
     def test_first_verification_alone_is_fooled(self) -> None:
         """What these tests rest on: without the second look the session would be good."""
         theirs, ours = serving(), visiting_alone()
-        self.patch(ClientOptions, "_judge_again", lambda self, chain: None)
+        self.patch(context_module._Verdict, "again", lambda self, chain: None)
         loop = self.second(theirs, ours, partial(later, ours, 31))
         self.assertIsNone(loop.client_error)
         self.assertEqual(loop.received_by_client, b"secret")
@@ -611,22 +645,25 @@ class SessionStoreTests(SynchronousTestCase):
         self.assertEqual(len(store), 0)
 
     def test_newest(self) -> None:
-        """Of several the newest is kept."""
+        """Of several the newest is given out first; so many are kept as are good for anything."""
         store: Any = SessionStore()
-        for session in self.sessions:
+        for session in self.sessions * 5:
             store.put(b"a", session)
-        self.assertEqual(len(store), 1)
-        self.assertIs(store.take(b"a"), self.sessions[-1])
+        self.assertEqual(len(store), FOR_EACH)
+        for number in range(FOR_EACH):
+            self.assertIs(store.take(b"a"), self.sessions[-1 - number % 5])
+        self.assertIsNone(store.take(b"a"))
 
     def test_bound(self) -> None:
-        """The one put in longest ago goes first; to put in again counts."""
+        """Those of the server left alone the longest go first, and the oldest of them."""
         store: Any = SessionStore(3)
-        for key, session in zip((b"a", b"b", b"c", b"a", b"d"), self.sessions, strict=True):
+        for key, session in zip((b"a", b"b", b"a", b"a", b"d"), self.sessions, strict=True):
             store.put(key, session)
         self.assertEqual(len(store), 3)
         self.assertIsNone(store.take(b"b"))
-        for key, session in ((b"c", 2), (b"a", 3), (b"d", 4)):
+        for key, session in ((b"a", 3), (b"a", 2), (b"d", 4)):
             self.assertIs(store.take(key), self.sessions[session])
+        self.assertIsNone(store.take(b"a"))
 
     def test_none(self) -> None:
         """A size of 0 keeps none."""

@@ -29,6 +29,10 @@ Creator = Callable[[Any], SSL.Connection]
 _CLIENT_CONNECTION_FOR_TLS = ClientTLSOptions.clientConnectionForTLS
 
 
+class CompleteOptions:
+    """Options of our own: their connections need nothing more done to them."""
+
+
 class NoApplicationProtocol(SSL.Error):
     """The client offers protocols, the application has some, and there is none in common."""
 
@@ -145,6 +149,13 @@ def _verifying(options: ClientTLSOptions) -> Creator:
         return connection
 
     return verifying
+
+
+def complete_creator(is_client: bool, options: object) -> Creator | None:
+    """What makes connections by options of our own; L{None} for others."""
+    name = "clientConnectionForTLS" if is_client else "serverConnectionForTLS"
+    create: Creator | None = getattr(options, name, None)
+    return create if isinstance(options, CompleteOptions) else None
 
 
 def connection_creator(creator: Creator, options: object) -> Creator:

@@ -33,6 +33,8 @@ class Verification:
         nothing.
     @ivar chooses_alert: whether OpenSSL can be told the number of a refusal of ours.
     @ivar asked: whether this handshake had anything to verify.
+    @ivar is_known: whether the session that is to be resumed was verified, and nothing that this
+        looked at can have changed.
     @ivar code: the C{X509_V_ERR_} number of the refusal, 0 where there was none.
     @ivar certificate: the certificate that was refused.
     @ivar failure: the exception with which C{check} refused it, if it was C{check}.
@@ -48,6 +50,7 @@ class Verification:
         "chooses_alert",
         "code",
         "failure",
+        "is_known",
     )
 
     def __init__(
@@ -57,6 +60,7 @@ class Verification:
         self.again = again or check
         self.chooses_alert = chooses_alert
         self.asked = False
+        self.is_known = False
         self.code = 0
         self.certificate: x509.Certificate | None = None
         self.failure: BaseException | None = None

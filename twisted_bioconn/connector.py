@@ -590,7 +590,7 @@ class Connector:
             self._inside = True
             try:
                 done = engine.handshake()
-                if done and verification is not None and not verification.asked:
+                if done and verification and not (verification.asked or verification.is_known):
                     self._verify_again(verification)
             except Exception as error:
                 self._fail(error, b"".join(fed))

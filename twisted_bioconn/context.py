@@ -18,6 +18,7 @@ import ipaddress
 import os
 import re
 import secrets
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
@@ -38,9 +39,10 @@ from twisted.internet.interfaces import (
 from zope.interface import implementer
 
 from . import _openssl
-from ._creators import acceptable_protocols, select_protocol
+from ._creators import CompleteOptions, acceptable_protocols, select_protocol
 from ._openssl import keep_session
-from ._verification import Check
+from ._sessions import SessionStore
+from ._verification import Check, verification_of
 from .certificates.loading import CertifiedKey, issued, read_file
 from .errors import ConfigurationError
 from .policy import INTERMEDIATE, Policy
@@ -285,7 +287,7 @@ class _Issuers:
 
 
 @implementer(IOpenSSLServerConnectionCreator)
-class ServerOptions:
+class ServerOptions(CompleteOptions):
     """
     What a server offers, and whom it lets in.
     """
@@ -403,43 +405,61 @@ class ServerOptions:
         self._judge(self._trust_store.verify([*chain, *self._issuers.of(chain[0])]))
 
 
-class SessionStore:
-    """
-    Sessions of a client, to be resumed: the least recently used is forgotten first.
-
-    A session is given out once: RFC 8446, appendix C.4, has clients not use a ticket twice.
-    """
-
-    def __init__(self, size: int = 1024) -> None:
-        """
-        @param size: the number of sessions kept at most.
-        """
-        self._size = size
-        self._sessions: OrderedDict[bytes, SSL.Session] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._sessions)
-
-    def put(self, key: bytes, session: SSL.Session) -> None:
-        """Keep a session."""
-        self._sessions[key] = session
-        self._sessions.move_to_end(key)
-        if len(self._sessions) > self._size:
-            self._sessions.popitem(last=False)
-
-    def take(self, key: bytes) -> SSL.Session | None:
-        """Give out the session of this key and forget it."""
-        return self._sessions.pop(key, None)
-
-
 _SESSIONS = SessionStore()
 
-_CLIENT_CONTEXTS: WeakValueDictionary[bytes, SSL.Context] = WeakValueDictionary()
-"""By trust, the contexts that some options or some session have in use."""
+_VERDICT = "_bioconn_verdict"
+"""Where a session has the verdict on the peer that it was agreed on with."""
+
+
+class _Verdict:
+    """
+    The verification of a peer, which stays good for the sessions that were agreed on with it.
+    """
+
+    __slots__ = ("_changes", "_good_until", "_shared", "_verifier")
+
+    def __init__(self, verifier: HostVerifier, shared: _Shared) -> None:
+        self._verifier = verifier
+        self._shared = shared
+        self._good_until = 0.0
+        self._changes = 0
+
+    def __call__(self, chain: Sequence[x509.Certificate]) -> None:
+        self._verifier(chain)
+        # The first of its certificates that expires.
+        self._good_until = min(each.not_valid_after_utc.timestamp() for each in chain)
+        self._changes = self._shared.trust_store.changes
+
+    def again(self, chain: Sequence[x509.Certificate]) -> None:
+        """A resumed session: OpenSSL has verified nothing."""
+        self(self._shared.trust_store.verify(chain))
+
+    def is_good(self) -> bool:
+        """
+        Whether there is nothing to look at again: the host, the pins and whom to trust are the same
+        for all who may have the session, but time goes on, and a callable may say something else.
+        """
+        return (
+            self._verifier.check is None
+            and self._changes == self._shared.trust_store.changes
+            and time.time() < self._good_until
+        )
+
+
+@attrs.frozen(eq=False, weakref_slot=True)
+class _Shared:
+    """What all options of one trust share."""
+
+    context: SSL.Context
+    trust_store: TrustStore
+
+
+_CLIENT_CONTEXTS: WeakValueDictionary[bytes, _Shared] = WeakValueDictionary()
+"""By trust, what some options or some session have in use."""
 
 
 @implementer(IOpenSSLClientConnectionCreator)
-class ClientOptions:
+class ClientOptions(CompleteOptions):
     """
     Whom a client wants to talk to, and what it believes of it.
     """
@@ -476,6 +496,8 @@ class ClientOptions:
         @raise ConfigurationError: this does not fit together.
         """
         self.host = ascii_host(host if server_name is None else server_name)
+        self._host_is_address = is_ip_address(self.host)
+        self._keys: dict[tuple[bytes, ...], bytes] = {}
         self.policy = policy
         self.alpn = _wire_names(alpn)
         self.certificate = certificate
@@ -505,13 +527,14 @@ class ClientOptions:
             b"" if check is None else secrets.token_bytes(16),
         )
         # A session is good for its own context alone: those who share sessions share that.
-        context = _CLIENT_CONTEXTS.get(self._trust_key)
-        if context is None:
-            context = _CLIENT_CONTEXTS[self._trust_key] = self._make_context(roots)
-        self._context = context
-        store = context.get_cert_store()
-        assert store is not None
-        self._trust_store = TrustStore(store)
+        shared = _CLIENT_CONTEXTS.get(self._trust_key)
+        if shared is None:
+            context = self._make_context(roots)
+            store = context.get_cert_store()
+            assert store is not None
+            shared = _CLIENT_CONTEXTS[self._trust_key] = _Shared(context, TrustStore(store))
+        self._shared = shared
+        self._context, self._trust_store = shared.context, shared.trust_store
 
     def _make_context(self, roots: Iterable[x509.Certificate] | None) -> SSL.Context:
         policy, certificate = self.policy, self.certificate
@@ -537,6 +560,8 @@ class ClientOptions:
         """
         other = copy.copy(self)
         other.host = ascii_host(host)
+        other._host_is_address = is_ip_address(other.host)
+        other._keys = {}
         other._verifier = attrs.evolve(self._verifier, host=other.host)
         return other
 
@@ -545,36 +570,40 @@ class ClientOptions:
         connection = SSL.Connection(self._context)
         connection.set_app_data(tlsProtocol)
         connection.set_connect_state()
-        if not is_ip_address(self.host):
+        if not self._host_is_address:
             # RFC 6066, section 3: an IP address is no server name.
             connection.set_tlsext_host_name(self.host.encode("ascii"))
         alpn = self.alpn or acceptable_protocols(tlsProtocol)
         if alpn:
             connection.set_alpn_protos(list(alpn))
+        key = self._keys.get(alpn)
+        if key is None:
+            key = self._keys[alpn] = _digest(self._trust_key, self.host.encode("ascii"), *alpn)
+        session = self._sessions.take(key)
+        verdict = None if session is None else getattr(session, _VERDICT, None)
+        is_known = verdict is not None and verdict.is_good()
+        if verdict is None or not is_known:
+            verdict = _Verdict(self._verifier, self._shared)
         if self.verifies:
-            _openssl.set_verification(
-                connection, SSL.VERIFY_PEER, self._verifier, self._judge_again
-            )
+            _openssl.set_verification(connection, SSL.VERIFY_PEER, verdict, verdict.again)
+            verification = verification_of(connection)
+            assert verification is not None
+            verification.is_known = is_known
         else:
             connection.set_verify(SSL.VERIFY_NONE)
-        key = _digest(self._trust_key, self.host.encode("ascii"), *alpn)
-        session = self._sessions.take(key)
         if session is not None:
             connection.set_session(session)
-        keep_session(connection, self._keeper(key))
+        keep_session(connection, self._keeper(key, verdict))
         return connection
 
-    def _keeper(self, key: bytes) -> Callable[[SSL.Session], None]:
+    def _keeper(self, key: bytes, verdict: _Verdict) -> Callable[[SSL.Session], None]:
         store = self._sessions
 
         def keep(session: SSL.Session) -> None:
+            setattr(session, _VERDICT, verdict)
             store.put(key, session)
 
         return keep
-
-    def _judge_again(self, chain: Sequence[x509.Certificate]) -> None:
-        """A resumed session: OpenSSL has verified nothing."""
-        self._verifier(self._trust_store.verify(chain))
 
 
 def _system_roots() -> bytes:

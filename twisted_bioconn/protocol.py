@@ -68,7 +68,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
 
-from ._creators import connection_creator
+from ._creators import complete_creator, connection_creator
 from ._deadline import Deadline
 from ._ending import Ending
 from ._engine import Buffer
@@ -543,7 +543,7 @@ class TLSConnectorFactory(TLSMemoryBIOFactory):
             and deadlines run on the reactor of the transport.
         """
         WrappingFactory.__init__(self, wrappedFactory)  # type: ignore[arg-type]
-        self._creatorCallable = connection_creator(
+        self._creatorCallable = complete_creator(isClient, contextFactory) or connection_creator(
             _convertToAppropriateFactory(isClient, contextFactory), contextFactory
         )
         self._isClient = isClient

@@ -18,6 +18,7 @@ import ipaddress
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import attrs
@@ -122,7 +123,9 @@ class HostVerifier:
             self.check(chain)
 
 
+@lru_cache(256)
 def _verify_host(leaf: x509.Certificate, host: str) -> None:
+    # What is raised is not remembered.  A program has few servers that it comes back to.
     try:
         if is_ip_address(host):
             # The zone of a link-local address (RFC 4007, section 11) is ours and no certificate's.
@@ -276,10 +279,16 @@ class TrustStore:
     Authorities, to verify a leaf against outside of a handshake: a resumed session brings none.
 
     @ivar store: OpenSSL's store of the authorities.
+    @ivar changes: how often L{changed} was called.
     """
 
     def __init__(self, store: crypto.X509Store) -> None:
         self.store = store
+        self.changes = 0
+
+    def changed(self) -> None:
+        """The store is not what it was: what was found good may not be good any more."""
+        self.changes += 1
 
     def verify(self, chain: Sequence[x509.Certificate]) -> tuple[x509.Certificate, ...]:
         """
