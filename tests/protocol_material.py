@@ -2,9 +2,10 @@
 What the tests of the protocol layer share: certificates, an application that notes what it is
 told, a peer that does what it is told, and the case that runs on both engines and on Twisted's TLS.
 
-Each test runs with our factory on the engine in use, with our factory on the public-API twin, and
-with Twisted's own factory.  There it has to fail: a test of what Twisted's users suffer from that
-passes there could not fail here.  What holds there too is marked L{holds_on_stock}, and has to.
+Each test runs with our factory on the engine in use, on the public-API twin, and on transports of
+our own reactor's kind, and with Twisted's own factory.  There it has to fail: a test of what
+Twisted's users suffer from that passes there could not fail here.  What holds there too is marked
+L{holds_on_stock}, and has to.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
-from tests.protocol_wire import MemoryConnection, MemorySocket, Turns
+from tests.protocol_wire import MemoryConnection, MemorySocket, StreamConnection, Turns
 from twisted_bioconn import _creators, _openssl, connector
 from twisted_bioconn.protocol import TLSConnectorFactory
 
@@ -302,6 +303,7 @@ class ProtocolCase(TestCase):
     """What makes connections of the class under test."""
 
     factory_class: Any = TLSConnectorFactory
+    transport_class: type[MemoryConnection] = MemoryConnection
     timeout = 30
 
     def setUp(self) -> None:
@@ -333,7 +335,7 @@ class ProtocolCase(TestCase):
         options: Any = None,
         context: SSL.Context | None = None,
         answers: bool = True,
-        transport: type[MemoryConnection] = MemoryConnection,
+        transport: type[MemoryConnection] | None = None,
         capacity: int = 1 << 18,
         begin: bool = True,
         settle: bool = True,
@@ -365,7 +367,7 @@ class ProtocolCase(TestCase):
             factory,
             tls,
             app,
-            transport(one, tls, self.clock),
+            (transport or self.transport_class)(one, tls, self.clock),
             peer,
             MemoryConnection(two, peer, self.clock),
         )
@@ -389,6 +391,12 @@ class _Public:
         patch: Callable[..., object] = self.patch  # type: ignore[attr-defined]
         patch(connector, "engine_for", _openssl.PublicEngine)
         patch(_creators, "set_verification", _openssl._public_set_verification)
+
+
+class _Streams:
+    """Has transports such as those of our own reactor."""
+
+    transport_class = StreamConnection
 
 
 class _Stock:
@@ -427,7 +435,8 @@ def _has_to_fail(test: Callable[[Any], Any]) -> Callable[[Any], Deferred[None]]:
 
 def on_every_engine(cases: type[ProtocolCase]) -> type[ProtocolCase]:
     """
-    Have a class of tests run on the engine in use, on the public-API twin, and on Twisted's TLS.
+    Have a class of tests run on the engine in use, on the public-API twin, on transports of our own
+    reactor's kind, and on Twisted's TLS.
 
     The first keeps the name, the others are put beside it.
     """
@@ -438,7 +447,7 @@ def on_every_engine(cases: type[ProtocolCase]) -> type[ProtocolCase]:
         for name, test in vars(cases).items()
         if name.startswith("test_") and not hasattr(test, "holds_on_stock")
     }
-    for base, members in ((_Public, {}), (_Stock, tests)):
+    for base, members in ((_Public, {}), (_Streams, {}), (_Stock, tests)):
         name = f"{stem}On{base.__name__[1:]}Tests"
         vars(module)[name] = type(
             name, (base, cases), {**members, "__module__": cases.__module__, "__qualname__": name}

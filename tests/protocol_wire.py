@@ -22,6 +22,8 @@ from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from twisted_bioconn import _openssl, _tcp
+
 _log = Logger()
 
 
@@ -99,6 +101,11 @@ class MemorySocket:
         del self.arrived[:size]
         return data
 
+    def recv_into(self, buffer: memoryview) -> int:
+        data = self.recv(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
     def shutdown(self, how: int) -> None:
         self.other.ended = True
 
@@ -144,6 +151,13 @@ class MemoryConnection(Connection):
         return IPv4Address("TCP", "127.0.0.1", 50000)
 
 
+class StreamConnection(_tcp.Connection, MemoryConnection):
+    """A transport of our own reactor's kind: it receives into the reactor's inbox, and sends."""
+
+    # Ours is closed by the reactor's deadlines, which this one does not have.
+    loseConnection = MemoryConnection.loseConnection
+
+
 class RestlessConnection(MemoryConnection):
     """A transport that does not know how to pause, as several of those in memory do not."""
 
@@ -165,6 +179,7 @@ class Turns(_DisconnectSelectableMixin, Clock):
 
     def __init__(self) -> None:
         super().__init__()
+        self.inbox = _openssl.Inbox()
         self._readers: dict[Any, None] = {}
         self._writers: dict[Any, None] = {}
 

@@ -26,7 +26,7 @@ from tests.tls_material import (
     server,
     server_connection,
 )
-from twisted_bioconn import _openssl
+from twisted_bioconn import _engine, _openssl
 from twisted_bioconn._engine import BUFFER_SIZE
 from twisted_bioconn._openssl import (
     FastEngine,
@@ -95,6 +95,20 @@ class ChoiceTests(SynchronousTestCase):
         for name in TWINS:
             self.assertIs(getattr(module, name), getattr(module, "_fast_" + name))
         self.assertIsInstance(module.engine_for(pair()[0]), module.FastEngine)
+
+    def test_no_memory_of_cffi(self) -> None:
+        """Where there is no cffi any more, a buffer is copied."""
+        there = sys.modules["OpenSSL._util"]
+        self.addCleanup(sys.modules.__setitem__, "OpenSSL._util", there)
+        sys.modules["OpenSSL._util"] = None  # type: ignore[assignment]
+        spec = importlib.util.spec_from_file_location(
+            "twisted_bioconn._engine_anew", _engine.__file__
+        )
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        self.assertEqual(module.data_of(memoryview(b"data")), b"data")
+        self.assertEqual(module.copy_of(b"data", 2), b"da")
 
     def test_private_names(self) -> None:
         """Where they are, they are used."""
@@ -324,6 +338,32 @@ class EngineTests(EngineCase):
         engine = client_._engine
         engine.feed(b"\x17")
         self.assertRaises(SSL.SysCallError, engine.read, [])
+
+    def test_end_in_the_handshake(self) -> None:
+        """What OpenSSL calls an error in the handshake is the peer's close, where that has come."""
+
+        def fail(*_: object) -> None:
+            raise SSL.SysCallError(-1, "Unexpected EOF")
+
+        self.patch(SSL.Connection, "_raise_ssl_error", fail)
+        self.patch(_openssl, "_SSL_get_error", lambda *_: _util.lib.SSL_ERROR_SYSCALL)
+        for closed, kind in ((False, SSL.SysCallError), (True, SSL.ZeroReturnError)):
+            self.patch(_engine, "is_closed", lambda _, closed=closed: closed)
+            self.assertRaises(kind, FastEngine(pair()[0]).handshake)
+
+    def test_failing_write(self) -> None:
+        """An engine that cannot write says why."""
+        client_, _ = self.opened()
+
+        def fail(*_: object) -> None:
+            raise SSL.Error([("SSL routines", "", "odd thing")])
+
+        self.patch(_openssl, "_SSL_write", lambda *_: -1)
+        self.patch(_openssl, "_SSL_get_error", lambda *_: _util.lib.SSL_ERROR_SYSCALL)
+        self.patch(SSL.Connection, "_raise_ssl_error", fail)
+        self.assertRaises(SSL.Error, client_._engine.write, b"x")
+        if not self.public_api:
+            self.assertRaises(SSL.Error, client_._engine.encrypt, b"x", 1)
 
     def test_fake(self) -> None:
         """A fake whose methods return nothing is fed all the same; one with no more is drained."""

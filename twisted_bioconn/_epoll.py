@@ -42,6 +42,9 @@ _log = Logger()
 _EVENTS = 256
 """Events that are taken from the kernel at once.  Python allocates for as many each time."""
 
+_LONGEST = 2147483.0
+"""Seconds that epoll can be told to wait, which are milliseconds in an C{int}."""
+
 _CANCELLED = 50
 """Delayed calls that were cancelled, from which on Twisted clears them away."""
 
@@ -75,7 +78,8 @@ class _Deadline:
         if self._bucket.pop(self, self) is None:
             try:
                 self._call(*self._arguments)
-            except Exception:
+            except BaseException:
+                # As of a delayed call, whatever it is: the others are to be made all the same.
                 _log.failure("Unhandled error in a deadline")
 
 
@@ -125,7 +129,9 @@ class Deadlines:
         ticks = self._ticks
         while ticks and not self._buckets[ticks[0]]:
             del self._buckets[heappop(ticks)]
-        return max(0.0, ticks[0] * self.GRAIN - self._seconds()) if ticks else None
+        if not ticks:
+            return None
+        return min(_LONGEST, max(0.0, ticks[0] * self.GRAIN - self._seconds()))
 
     def run(self) -> None:
         """Make the calls that are due."""
@@ -200,6 +206,8 @@ class ConnectorReactor(epollreactor.EPollReactor):
 
     def runUntilCurrent(self) -> None:
         """Make the calls that are due."""
+        # First: Twisted's own code then sees to what they ask for, such as to stop.
+        self.deadlines.run()
         pending = self._pendingTimedCalls
         if (
             self.threadCallQueue
@@ -209,7 +217,6 @@ class ConnectorReactor(epollreactor.EPollReactor):
             or (pending and pending[0].time <= self.seconds())
         ):
             super().runUntilCurrent()
-        self.deadlines.run()
 
     def addReader(self, reader: Any) -> None:
         """
@@ -270,7 +277,7 @@ class ConnectorReactor(epollreactor.EPollReactor):
                     why = sys.exc_info()[1]
                     log.err()
                 if why:
-                    self._disconnectSelectable(selectable, why, True)  # type: ignore[no-untyped-call]
+                    self._disconnect(selectable, why, True)
             elif event == EPOLLOUT:
                 try:
                     why = selectable.doWrite()
@@ -278,11 +285,18 @@ class ConnectorReactor(epollreactor.EPollReactor):
                     why = sys.exc_info()[1]
                     log.err()
                 if why:
-                    self._disconnectSelectable(selectable, why, False)  # type: ignore[no-untyped-call]
+                    self._disconnect(selectable, why, False)
             else:
                 log.callWithLogger(selectable, self._doReadOrWrite, selectable, fd, event)
 
     doIteration = doPoll
+
+    def _disconnect(self, selectable: Any, why: Any, is_read: bool) -> None:
+        try:
+            self._disconnectSelectable(selectable, why, is_read)  # type: ignore[no-untyped-call]
+        except BaseException:
+            # Those that have an event in the same round are to be told of it all the same.
+            log.err()
 
 
 def install() -> None:

@@ -53,7 +53,10 @@ class Connection(Stream, tcp.Connection):
         @see: L{Stream.send}
         """
         sent = 0
-        if not (self.dataBuffer or self._tempDataLen or self.TLS) and self.connected:
+        if (
+            not (self.dataBuffer or self._tempDataLen or self.TLS or self._aborting)
+            and self.connected
+        ):
             try:
                 sent = self.socket.send(data)
             except OSError:
@@ -91,7 +94,11 @@ class Connection(Stream, tcp.Connection):
 
     def _close(self) -> None:
         if self.connected and not (self._aborting or self.dataBuffer or self._tempDataLen):
-            self.reactor._disconnectSelectable(self, main.CONNECTION_DONE, False)
+            if self.producer is None:
+                self.reactor._disconnectSelectable(self, main.CONNECTION_DONE, False)
+            else:
+                # It came since then.  Twisted's own code knows for which kind to wait.
+                self.startWriting()
 
     def connectionLost(self, reason: Any) -> None:
         """The connection is gone."""
@@ -157,7 +164,7 @@ class Server(Connection, tcp.Server):
     @property
     def logstr(self) -> str:
         """How the old C{twisted.python.log} calls it."""
-        prefix = self._getLogPrefix(self.protocol)
+        prefix = self._getLogPrefix(getattr(self, "protocol", None))
         return f"{prefix},{self.sessionno},{self.hostname}"
 
     @property
@@ -190,7 +197,7 @@ class Port(tcp.Port):
     def doRead(self) -> None:
         """Accept those who wait."""
         accept, family = self.socket._accept, int(self.addressFamily)
-        limit, accepted = self.numberAccepts, 0
+        limit, accepted = min(self.numberAccepts, _ACCEPTS), 0
         while accepted < limit:
             try:
                 fd, peer = accept()
@@ -261,5 +268,11 @@ def connect_at_once(
     except BaseException:
         connection.close()
         raise
-    protocol.makeConnection(Connected(connection, protocol, address, None, 0, reactor))
+    transport = Connected(connection, protocol, address, None, 0, reactor)
+    try:
+        protocol.makeConnection(transport)
+    except BaseException:
+        # The transport is in the reactor already.  Nobody else will close it.
+        transport.abortConnection()
+        raise
     return protocol

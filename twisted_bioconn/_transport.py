@@ -63,7 +63,7 @@ def sender(transport: Any) -> Callable[[Any], None]:
     def send(data: Any) -> None:
         sent = 0
         if transport.connected and not (
-            transport.dataBuffer or transport._tempDataLen or transport.TLS
+            transport.dataBuffer or transport._tempDataLen or transport.TLS or transport._aborting
         ):
             result = transport.writeSomeData(data)
             # What is wrong will be found when the reactor sends it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from zope.interface import implementer
 
@@ -56,7 +56,10 @@ class LocalEndpoint:
         """
         @see: L{IStreamClientEndpoint.connect}
         """
-        protocol = self.connect_at_once(protocolFactory)
+        try:
+            protocol = self.connect_at_once(protocolFactory)
+        except Exception:
+            return fail()
         if protocol is not None:
             return succeed(protocol)
         connecting: Deferred[IProtocol] = self._endpoint.connect(protocolFactory)
