@@ -9,6 +9,7 @@ from OpenSSL import SSL
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from twisted_bioconn import _openssl
+from twisted_bioconn._public_engine import PublicEngine
 from twisted_bioconn.connector import Connector
 from twisted_bioconn.testing import Loopback
 
@@ -33,7 +34,7 @@ class EngineCase(SynchronousTestCase):
     def connectors(self, client: SSL.Connection, server: SSL.Connection) -> Loopback:
         """The two joined, the handshake not begun."""
         loop = Loopback(Connector(client, True), Connector(server, False))
-        kind = _openssl.PublicEngine if self.public_api else _openssl.FastEngine
+        kind = PublicEngine if self.public_api else _openssl.FastEngine
         self.assertIs(type(loop.client._engine), kind)
         self.assertIs(type(loop.server._engine), kind)
         return loop

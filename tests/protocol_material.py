@@ -30,6 +30,7 @@ from zope.interface import implementer
 
 from tests.protocol_wire import MemoryConnection, MemorySocket, StreamConnection, Turns
 from twisted_bioconn import _creators, _openssl, connector
+from twisted_bioconn._public_engine import PublicEngine
 from twisted_bioconn.protocol import TLSConnectorFactory
 
 STOCK: Any = TLSMemoryBIOFactory
@@ -389,7 +390,7 @@ class _Public:
     def setUp(self) -> None:
         super().setUp()  # type: ignore[misc]
         patch: Callable[..., object] = self.patch  # type: ignore[attr-defined]
-        patch(connector, "engine_for", _openssl.PublicEngine)
+        patch(connector, "engine_for", PublicEngine)
         patch(_creators, "set_verification", _openssl._public_set_verification)
 
 

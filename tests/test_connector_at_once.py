@@ -315,7 +315,7 @@ class FastTests(AtOnceCase):
                 return 0
 
         for call in ("encrypt", "take_buffer"):
-            loop.client._engine = Blocked()  # type: ignore[assignment]
+            loop.client._engine = Blocked()
             if call == "encrypt":
                 self.assertEqual(loop.client.encrypt(b"first", 5), b"")
             else:
@@ -344,7 +344,7 @@ class FastTests(AtOnceCase):
             def encrypt(self, data: Any, count: int) -> None:
                 raise SSL.Error([("SSL routines", "", "odd thing")])
 
-        loop.client._engine = Failing()  # type: ignore[assignment]
+        loop.client._engine = Failing()
         self.assertRaises(PeerError, loop.client.encrypt, b"x", 1)
         self.assertIs(loop.client.state, State.FAILED)
 

@@ -26,6 +26,7 @@ from tests.tls_material import (
     stranger,
 )
 from twisted_bioconn import _openssl
+from twisted_bioconn._public_engine import PublicEngine
 from twisted_bioconn.alerts import ALERTS
 from twisted_bioconn.connector import Connector, State
 from twisted_bioconn.errors import Direction, PeerError
@@ -44,7 +45,7 @@ class FaultTests(EngineCase):
 
     def test_every_fault(self) -> None:
         """Who is the judge, what it sent, what the other received, and what is said of it."""
-        kind = _openssl.PublicEngine if self.public_api else _openssl.FastEngine
+        kind = PublicEngine if self.public_api else _openssl.FastEngine
         alerts = set()
         for fault in all_faults():
             if fault.needs is not None and not getattr(kind, fault.needs):

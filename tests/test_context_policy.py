@@ -21,6 +21,7 @@ from tests.tls_material import (
     server_connection,
 )
 from twisted_bioconn import _openssl
+from twisted_bioconn._public_engine import PublicEngine
 from twisted_bioconn.policy import INTERMEDIATE, MODERN
 from twisted_bioconn.testing import Way
 
@@ -270,7 +271,7 @@ class TwinTests(PolicyCase):
         Its groups and signature algorithms are OpenSSL's own, whatever the policy says; the hybrid
         group still comes first.
         """
-        self.assertFalse(_openssl.PublicEngine.can_set_groups)
+        self.assertFalse(PublicEngine.can_set_groups)
         hello = self.meet(serving(), visiting(policy=MODERN)).hello()
         self.assertEqual(hello.groups[0], X25519MLKEM768)
         self.assertNotEqual(hello.groups, [X25519MLKEM768, X25519, SECP256R1, SECP384R1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
@@ -513,7 +514,7 @@ class JudgedAgainTests(SessionCase):
         self.assertFull(self.meet(theirs, ours).end())
         ends = server().certificate.not_valid_after_utc.timestamp()
         for now, looks in ((ends - 1, 0), (ends + 1, 1)):
-            self.patch(context_module.time, "time", lambda now=now: now)
+            self.patch(time, "time", lambda now=now: now)
             self.assertResumed(self.meet(theirs, ours).end())
             self.assertEqual(len(looked), looks)
 

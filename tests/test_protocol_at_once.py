@@ -112,7 +112,9 @@ class AtOnceTests(ProtocolCase):
     def test_received_when_lost(self) -> None:
         """What still comes when the connection is lost is nobody's."""
         link = self.link()
+        assert isinstance(link.transport, StreamConnection)
         receiver = link.transport.receiver
+        assert receiver is not None
         link.tls.connectionLost(Failure(ConnectionDone()))
         receiver(self.clock.inbox.data, 5)
         self.assertEqual(link.app.received, b"")

@@ -189,11 +189,11 @@ class ConnectorReactor(epollreactor.EPollReactor):
         @see: L{twisted.internet.interfaces.IReactorSocket.adoptStreamPort}
         """
         if addressFamily not in (AF_INET, AF_INET6):
-            port: IListeningPort = super().adoptStreamPort(fileDescriptor, addressFamily, factory)
+            port: IListeningPort = super().adoptStreamPort(fileDescriptor, addressFamily, factory)  # type: ignore[no-untyped-call]
             return port
-        listening = _tcp.Port._fromListeningDescriptor(self, fileDescriptor, addressFamily, factory)
+        listening = _tcp.Port._fromListeningDescriptor(self, fileDescriptor, addressFamily, factory)  # type: ignore[no-untyped-call]
         listening.startListening()
-        return listening
+        return listening  # type: ignore[no-any-return]
 
     def timeout(self) -> float | None:
         """Seconds until there is something to do with no event."""
@@ -225,13 +225,13 @@ class ConnectorReactor(epollreactor.EPollReactor):
         fd = reader.fileno()
         if fd not in self._reads:
             if fd in self._writes or fd < 0:
-                super().addReader(reader)
+                super().addReader(reader)  # type: ignore[no-untyped-call]
                 return
             try:
                 self._poller.register(fd, EPOLLIN)
             except OSError:
                 # What it is, Twisted knows: a file, to begin with.
-                super().addReader(reader)
+                super().addReader(reader)  # type: ignore[no-untyped-call]
                 return
             self._reads.add(fd)
             self._selectables[fd] = reader
@@ -246,7 +246,7 @@ class ConnectorReactor(epollreactor.EPollReactor):
             self._reads.discard(fd)
             del self._selectables[fd]
         elif fd in self._reads or fd < 0 or self._continuousPolling._readers:
-            super().removeReader(reader)
+            super().removeReader(reader)  # type: ignore[no-untyped-call]
 
     def removeWriter(self, writer: Any) -> None:
         """
@@ -254,7 +254,7 @@ class ConnectorReactor(epollreactor.EPollReactor):
         """
         fd = writer.fileno()
         if fd in self._writes or fd < 0 or self._continuousPolling._writers:
-            super().removeWriter(writer)
+            super().removeWriter(writer)  # type: ignore[no-untyped-call]
 
     def doPoll(self, timeout: float | None) -> None:
         """Wait for events, and have each selectable do what its event says."""

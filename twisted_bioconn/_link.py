@@ -15,7 +15,6 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
-from ._deadline import Deadline
 from ._engine import Buffer, copy_of, data_of
 from ._phase import Phase
 from .connector import Connector, State
@@ -57,7 +56,7 @@ class Link:
     )
 
     connector: Connector | None
-    deadline: Deadline | None
+    deadline: Any
     refused: Failure | None
     transmit: Callable[[Buffer], None]
     phase: Phase
@@ -87,7 +86,7 @@ class Link:
         ):
             tls.dataReceived(copy_of(data, count))
             return
-        self.delivering = self.deadline.heard = True  # type: ignore[union-attr]
+        self.delivering = self.deadline.heard = True
         try:
             plaintext = connector.decrypt(data, count, self.gives_buffers)
             if not plaintext or self.refused is not None or connector.state is not _OPEN:
@@ -138,7 +137,7 @@ class Link:
         except PeerError as error:
             self.tls._failed(error)
             return
-        self.deadline.written += len(ciphertext)  # type: ignore[union-attr]
+        self.deadline.written += len(ciphertext)
         if count > MUCH:
             self.tls._hasGrown()
         self.transmit(ciphertext)

@@ -31,12 +31,12 @@ _STREAM = int(socket.SOCK_STREAM)
 class Connection(Stream, tcp.Connection):
     """What a connection that was accepted and one that we made have in common."""
 
-    def doRead(self) -> object:
+    def doRead(self) -> object:  # type: ignore[override]
         """Receive, and have the protocol take it."""
         receiver = self.receiver
         if receiver is None:
             return tcp.Connection.doRead(self)
-        inbox = self.reactor.inbox
+        inbox = self.reactor.inbox  # type: ignore[attr-defined]
         try:
             count = self.socket.recv_into(inbox.view)
         except BlockingIOError:
@@ -65,13 +65,13 @@ class Connection(Stream, tcp.Connection):
             else:
                 if sent == len(data):
                     return
-        self.write(bytes(data[sent:]))
+        self.write(bytes(data[sent:]))  # type: ignore[no-untyped-call]
 
     def send_received(self, data: Any, count: int) -> None:
         """
         @see: L{Stream.send_received}
         """
-        self.send(self.reactor.inbox.view[:count])
+        self.send(self.reactor.inbox.view[:count])  # type: ignore[attr-defined]
 
     def loseConnection(self) -> None:
         """
@@ -88,17 +88,17 @@ class Connection(Stream, tcp.Connection):
         ):
             self.disconnecting = 1
             self.reactor.removeReader(self)
-            self.reactor.deadlines.soon(self._close)
+            self.reactor.deadlines.soon(self._close)  # type: ignore[attr-defined]
         else:
-            super().loseConnection()
+            super().loseConnection()  # type: ignore[no-untyped-call]
 
     def _close(self) -> None:
         if self.connected and not (self._aborting or self.dataBuffer or self._tempDataLen):
             if self.producer is None:
-                self.reactor._disconnectSelectable(self, main.CONNECTION_DONE, False)
+                self.reactor._disconnectSelectable(self, main.CONNECTION_DONE, False)  # type: ignore[attr-defined]
             else:
                 # It came since then.  Twisted's own code knows for which kind to wait.
-                self.startWriting()
+                self.startWriting()  # type: ignore[no-untyped-call]
 
     def connectionLost(self, reason: Any) -> None:
         """The connection is gone."""
@@ -130,7 +130,7 @@ class Server(Connection, tcp.Server):
         self.protocol = protocol
         if len(client) != 2:
             self._addressType = IPv6Address
-        self.server = server
+        self.server = server  # type: ignore[assignment]
         self.client = client
         if sessionno:
             self.sessionno = sessionno
@@ -151,18 +151,18 @@ class Server(Connection, tcp.Server):
         self.reactor.removeWriter(self)
         protocol = self.protocol
         del self.protocol
-        self._closeSocket(not isinstance(reason.value, ConnectionAborted))
+        self._closeSocket(not isinstance(reason.value, ConnectionAborted))  # type: ignore[no-untyped-call]
         del self.socket
         del self.fileno
         protocol.connectionLost(reason)
 
     @property
-    def hostname(self) -> str:
+    def hostname(self) -> str:  # type: ignore[override]
         """The address of the peer."""
         return str(self.client[0])
 
     @property
-    def logstr(self) -> str:
+    def logstr(self) -> str:  # type: ignore[override]
         """How the old C{twisted.python.log} calls it."""
         prefix = self._getLogPrefix(getattr(self, "protocol", None))
         return f"{prefix},{self.sessionno},{self.hostname}"
@@ -196,7 +196,7 @@ class Port(tcp.Port):
 
     def doRead(self) -> None:
         """Accept those who wait."""
-        accept, family = self.socket._accept, int(self.addressFamily)
+        accept, family = self.socket._accept, int(self.addressFamily)  # type: ignore[union-attr]
         limit, accepted = min(self.numberAccepts, _ACCEPTS), 0
         while accepted < limit:
             try:
@@ -205,7 +205,7 @@ class Port(tcp.Port):
                 break
             except OSError:
                 # Twisted's own code knows what to do about each error.
-                super().doRead()
+                super().doRead()  # type: ignore[no-untyped-call]
                 return
             accepted += 1
             try:
@@ -221,7 +221,7 @@ class Port(tcp.Port):
             # A link-local address of IPv6, which means nothing without its scope.
             flags = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
             peer = (socket.getnameinfo(peer, flags)[0], *peer[1:])
-        protocol = self.factory.buildProtocol(self._buildAddr(peer))
+        protocol = self.factory.buildProtocol(self._buildAddr(peer))  # type: ignore[no-untyped-call, union-attr]
         if protocol is None:
             connection.close()
             return
@@ -235,7 +235,7 @@ class Connector(tcp.Connector):
     """Makes connections of our own kind."""
 
     def _makeTransport(self) -> Client:
-        return Client(self.host, self.port, self.bindAddress, self, self.reactor)
+        return Client(self.host, self.port, self.bindAddress, self, self.reactor)  # type: ignore[no-untyped-call]
 
 
 def connect_at_once(
@@ -273,6 +273,6 @@ def connect_at_once(
         protocol.makeConnection(transport)
     except BaseException:
         # The transport is in the reactor already.  Nobody else will close it.
-        transport.abortConnection()
+        transport.abortConnection()  # type: ignore[no-untyped-call]
         raise
     return protocol

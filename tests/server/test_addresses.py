@@ -19,13 +19,13 @@ from twisted_bioconn.server.addresses import (
     client_endpoint,
     client_kinds,
     connect_timeout,
-    is_local,
     leaves_in_the_clear,
     parse,
     server_description,
     server_endpoint,
     server_kinds,
 )
+from twisted_bioconn.server.local import is_local
 
 
 class ListenTests(SynchronousTestCase):

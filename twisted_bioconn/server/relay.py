@@ -80,7 +80,7 @@ def _flush_of(transport: StreamTransport) -> Callable[[], None] | None:
     return cast("Callable[[], None] | None", getattr(transport, "flush", None))
 
 
-def sending(transport: StreamTransport) -> Callable[[Buffer], object]:
+def sending(transport: StreamTransport) -> Callable[[Buffer], None]:
     """How to send at once, as far as a transport can."""
     if isinstance(transport, TLSConnectorProtocol):
         return transport.send
@@ -133,7 +133,7 @@ class _Side:
 
     transport: StreamTransport
     peer: _Side | None
-    dataReceived: Callable[[Buffer], object]
+    dataReceived: Callable[[Buffer], None]
     _paused: bool
     _ended: bool
 

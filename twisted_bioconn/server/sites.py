@@ -254,7 +254,7 @@ class Echo(Protocol):
         The connection is its own producer: while it has too much to send, it does not read.
         """
         self._transport = transport = cast(StreamTransport, self.transport)
-        self.dataReceived = sending(transport)  # type: ignore[method-assign]
+        self.dataReceived = sending(transport)  # type: ignore[assignment, method-assign]
         if isinstance(transport, TLSConnectorProtocol):
             transport.takesBuffers = True
         transport.registerProducer(self, True)
