@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any
 
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
@@ -31,6 +32,11 @@ LARGE = bytes(range(256)) * (1 << 15)
 def twisteds_reactor() -> Any:
     """A new one of Twisted's own epoll reactors."""
     return import_module("twisted.internet.epollreactor").EPollReactor()
+
+
+def making(kind: type[App] = App, **hooks: Callable[[App], object]) -> Callable[[], Any]:
+    """What makes an application with these hooks."""
+    return lambda: kind(**hooks)
 
 
 def discard(reactor: Any) -> None:
@@ -90,6 +96,30 @@ class Made(Factory[Any]):
         return protocol
 
 
+class Reader(FileDescriptor):
+    """A descriptor which does the same, whether it is to be read or written."""
+
+    def __init__(self, reactor: Any, file: Any, do: Any = lambda: None) -> None:
+        super().__init__(reactor)
+        self.file = file
+        self.fileno = file.fileno  # type: ignore[method-assign]
+        self.do = do
+        self.events: list[str] = []
+        self.lost: Failure | None = None
+
+    def doRead(self) -> Any:
+        self.events.append("read")
+        return self.do()
+
+    def doWrite(self) -> Any:
+        self.events.append("write")
+        return self.do()
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.lost = reason
+        super().connectionLost(reason)
+
+
 class ReactorCase(SynchronousTestCase):
     """A test with a reactor of its own."""
 
@@ -116,13 +146,17 @@ class ReactorCase(SynchronousTestCase):
         for _ in range(times):
             self.reactor.iterate(0)
 
-    def until(self, condition: Callable[[], object]) -> None:
-        """Turn until this is true, and fail if that takes too long."""
+    def until(self, condition: Callable[..., object], *arguments: Any) -> None:
+        """Turn until this is true of the arguments, and fail if that takes too long."""
         end = time.monotonic() + 10
-        while not condition():
+        while not condition(*arguments):
             if time.monotonic() > end:
                 self.fail("this never becomes true")
             self.reactor.iterate(0.005)
+
+    def until_lost(self, *apps: App) -> None:
+        """Turn until all of these have lost their connections."""
+        self.until(lambda: all(app.reasons for app in apps))
 
     def listen(self, factory: Any, interface: str | None = None) -> Any:
         """Listen until the end of the test; returns the port."""
@@ -205,6 +239,17 @@ class ReactorCase(SynchronousTestCase):
 
         self.until(read)
         return bytes(received)
+
+
+def sent_by(peer: socket.socket, data: bytes) -> int:
+    """Send what the kernel takes now; returns how much that is."""
+    sent = 0
+    try:
+        while sent < len(data):
+            sent += peer.send(data[sent:])
+    except BlockingIOError:
+        pass
+    return sent
 
 
 def taken(peer: socket.socket) -> bytes:

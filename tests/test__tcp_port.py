@@ -76,7 +76,7 @@ class PortTests(ReactorCase):
             for _ in range(count):
                 self.raw(port)
             came += count
-            self.until(lambda came=came: len(factory.made) == came)
+            self.until(lambda came: len(factory.made) == came, came)
 
     def test_no_protocol(self) -> None:
         """A connection that nobody wants is closed, and has no number."""
@@ -101,7 +101,7 @@ class PortTests(ReactorCase):
         peers = []
         for count in range(4):
             peers.append(self.raw(port))
-            self.until(lambda count=count: len(factory.peers) == count + 1)
+            self.until(lambda count: len(factory.peers) == count + 1, count)
         self.turn(2)
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 2)
         # What was logged has kept the sockets until now.
@@ -120,7 +120,7 @@ class PortTests(ReactorCase):
         port = self.listen(factory)
         for count in (1, 2):
             self.raw(port).send(b"x")
-            self.until(lambda count=count: len(factory.made) == count)
+            self.until(lambda count: len(factory.made) == count, count)
         self.until(lambda: factory.made[1].received)
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
@@ -146,9 +146,9 @@ class PortTests(ReactorCase):
                 self.turn(4)
                 self.assertEqual(len(factory.made), after)
                 port.socket.code = 0
-                self.until(lambda factory=factory: len(factory.made) == 3)
+                self.until(lambda factory: len(factory.made) == 3, factory)
                 self.raw(port)
-                self.until(lambda factory=factory: len(factory.made) == 4)
+                self.until(lambda factory: len(factory.made) == 4, factory)
                 logged = self.flushLoggedErrors(OSError)
                 self.assertEqual(bool(logged), code == errno.EINVAL)
                 for failure in logged:
@@ -282,7 +282,7 @@ class AdoptTests(ReactorCase):
             self.assertIsInstance(port.getHost(), kind)
             peer = self.raw(port)
             peer.send(b"hello")
-            self.until(lambda factory=factory: factory.made and factory.made[0].received)
+            self.until(lambda factory: factory.made and factory.made[0].received, factory)
             self.assertIsInstance(factory.peers[0], kind)
             self.assertEqual(repr(factory.made[0].transport), f"<App #0 on {port.getHost().port}>")
             # The one that was passed on goes on listening, but here nobody does.
@@ -329,7 +329,7 @@ class AdoptTests(ReactorCase):
                 self.until(lambda: app.received == b"hello")
                 transport.loseConnection()
                 self.assertEqual(self.end_of_blocking(peer), b"")
-        self.until(lambda: app.reasons)
+        self.until_lost(app)
         self.assertIsInstance(app.reason.value, ConnectionDone)
 
     def end_of_blocking(self, peer: socket.socket) -> bytes:
@@ -366,10 +366,10 @@ class LimitTests(ReactorCase):
 class TwistedsPortTests(PortTests):
     """The same of Twisted's own reactor."""
 
-    make_reactor = staticmethod(twisteds_reactor)  # type: ignore[assignment]
+    make_reactor = staticmethod(twisteds_reactor)
 
 
 class TwistedsAdoptTests(AdoptTests):
     """The same of Twisted's own reactor."""
 
-    make_reactor = staticmethod(twisteds_reactor)  # type: ignore[assignment]
+    make_reactor = staticmethod(twisteds_reactor)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -13,7 +12,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Factory
 
 from tests.protocol_material import App, HalfApp
-from tests.reactor_material import LARGE, Made, ReactorCase, reset, taken
+from tests.reactor_material import LARGE, Made, ReactorCase, making, reset, sent_by, taken
 from twisted_bioconn import _tcp
 from twisted_bioconn._openssl import PUBLIC_API_ONLY
 from twisted_bioconn._transport import unsent
@@ -65,7 +64,7 @@ class ReceiverTests(ReactorCase):
         for count in (1, 1 << 14, size - 1, size, size + 1, len(LARGE)):
             for one, other in self.ends(Receiving):
                 other.transport.write(LARGE[:count])
-                self.until(lambda one=one, count=count: sum(one.counts) >= count)
+                self.until(lambda one, count: sum(one.counts) >= count, one, count)
                 self.assertEqual(
                     hashlib.sha256(one.received).digest(),
                     hashlib.sha256(LARGE[:count]).digest(),
@@ -78,12 +77,7 @@ class ReceiverTests(ReactorCase):
         app, peer = self.accepted(Receiving())
         app.transport.pauseProducing()
         app.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * size)
-        sent = 0
-        try:
-            while sent < 2 * size:
-                sent += peer.send(LARGE[sent : 2 * size])
-        except BlockingIOError:
-            pass
+        sent = sent_by(peer, LARGE[: 2 * size])
         app.transport.resumeProducing()
         self.until(lambda: sum(app.counts) == sent)
         self.assertEqual(app.received, LARGE[:sent])
@@ -121,7 +115,7 @@ class ReceiverTests(ReactorCase):
         for one, other in self.ends(Receiving):
             other.transport.write(b"last")
             other.transport.loseConnection()
-            self.until(lambda one=one: one.reasons)
+            self.until_lost(one)
             self.assertEqual(one.received, b"last")
             self.assertIsInstance(one.reason.value, ConnectionDone)
             self.assertIsNone(one.transport.receiver)
@@ -130,11 +124,11 @@ class ReceiverTests(ReactorCase):
         for one, other in self.ends(HalfReceiving, HalfApp):
             other.transport.write(b"question")
             other.transport.loseWriteConnection()
-            self.until(lambda one=one: one.did[-1] == "read lost")
+            self.until(lambda one: one.did[-1] == "read lost", one)
             self.assertEqual(one.received, b"question")
             one.transport.send(b"answer")
             one.transport.loseConnection()
-            self.until(lambda one=one, other=other: one.reasons and other.did[-1] == "read lost")
+            self.until(lambda one, other: one.reasons and other.did[-1] == "read lost", one, other)
             self.assertEqual(other.received, b"answer")
 
     def test_reset(self) -> None:
@@ -144,7 +138,7 @@ class ReceiverTests(ReactorCase):
         app, peer = self.accepted(Receiving())
         peer.send(b"x")
         reset(peer)
-        self.until(lambda: app.reasons)
+        self.until_lost(app)
         self.assertIsInstance(app.reason.value, ConnectionLost)
         self.assertIsNone(app.transport.receiver)
 
@@ -154,20 +148,22 @@ class ReceiverTests(ReactorCase):
         def fail(app: App) -> None:
             raise ValueError("in the receiver")
 
-        for one, other in self.ends(lambda: Receiving(data=fail)):
+        for one, other in self.ends(making(Receiving, data=fail)):
             other.transport.write(b"x")
-            self.until(lambda one=one, other=other: one.reasons and other.reasons)
+            self.until_lost(one, other)
             self.assertIsInstance(one.reason.value, ValueError)
             self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_ends_itself(self) -> None:
         """The receiver may close the connection, and abort it."""
         for end in ("loseConnection", "abortConnection"):
-            for one, other in self.ends(
-                lambda end=end: Receiving(data=lambda app: getattr(app.transport, end)())
-            ):
+
+            def end_it(app: App, end: str = end) -> None:
+                getattr(app.transport, end)()
+
+            for one, other in self.ends(making(Receiving, data=end_it)):
                 other.transport.write(LARGE)
-                self.until(lambda one=one, other=other: one.reasons and other.reasons)
+                self.until_lost(one, other)
                 self.assertEqual(len(one.counts), 1)
 
     def test_removed_while_events_wait(self) -> None:
@@ -183,7 +179,7 @@ class ReceiverTests(ReactorCase):
                 for one, other in pairs:
                     one.hooks["data"] = end_all
                     other.transport.send(b"x")
-                self.until(lambda pairs=pairs: all(one.reasons for one, _ in pairs))
+                self.until(lambda pairs: all(one.reasons for one, _ in pairs), pairs)
                 self.assertEqual(sum(len(one.received) for one, _ in pairs), 1)
 
 
@@ -212,8 +208,7 @@ class SendReceivedTests(ReactorCase):
         def go_on() -> bool:
             nonlocal sent
             if sent < len(LARGE):
-                with suppress(BlockingIOError):
-                    sent += from_here.send(LARGE[sent : sent + (1 << 18)])
+                sent += sent_by(from_here, LARGE[sent : sent + (1 << 18)])
             return sent == len(LARGE)
 
         self.until(go_on)
@@ -236,7 +231,7 @@ class SendReceivedTests(ReactorCase):
         for end in ("loseConnection", "abortConnection"):
             incoming, outgoing, from_here, _ = self.relay()
             getattr(outgoing.transport, end)()
-            self.until(lambda outgoing=outgoing: outgoing.reasons)
+            self.until_lost(outgoing)
             from_here.send(b"to nobody")
             self.turn(3)
             self.assertEqual((incoming.did, self.reactor.getWriters()), (["made"], []))
@@ -263,7 +258,7 @@ class ConnectAtOnceTests(ReactorCase):
             self.assertEqual(repr(app.transport), "<App #0 on None>")
             self.assertEqual(app.transport.logPrefix(), f"App,0,{interface}")
             app.transport.write(b"hello")
-            self.until(lambda factory=factory: factory.made and factory.made[0].received)
+            self.until(lambda factory: factory.made and factory.made[0].received, factory)
             self.assertEqual(factory.peers, [app.transport.getHost()])
 
     def test_refused(self) -> None:
@@ -278,6 +273,14 @@ class ConnectAtOnceTests(ReactorCase):
             )
             self.assertEqual(built.made, [])
 
+    def test_fails_at_once(self) -> None:
+        """What the kernel does not even try, such as a broadcast address, is no connection."""
+        built = Made()
+        self.assertIsNone(
+            _tcp.connect_at_once(self.reactor, "127.255.255.255", 9, built.buildProtocol)
+        )
+        self.assertEqual(built.made, [])
+
     def test_needs_waiting(self) -> None:
         """Where the other end takes no more for the time being, nothing comes of it."""
         full = socket.socket()
@@ -285,8 +288,9 @@ class ConnectAtOnceTests(ReactorCase):
         full.bind(("127.0.0.1", 0))
         full.listen(0)
         built = Made()
+        host, number = full.getsockname()
         for _ in range(3):
-            _tcp.connect_at_once(self.reactor, *full.getsockname(), built.buildProtocol)
+            _tcp.connect_at_once(self.reactor, host, number, built.buildProtocol)
         self.assertTrue(0 < len(built.made) < 3)
 
     def test_no_protocol(self) -> None:
@@ -329,7 +333,7 @@ class ConnectAtOnceTests(ReactorCase):
 
             app = self.connect_to(self.listen(factory), lambda _: App(made=end_it))
             self.assertEqual(app.did, ["made"])
-            self.until(lambda app=app: app.reasons)
+            self.until_lost(app)
 
 
 class AdoptedTests(ReactorCase):

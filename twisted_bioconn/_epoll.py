@@ -195,6 +195,17 @@ class ConnectorReactor(epollreactor.EPollReactor):
         listening.startListening()
         return listening  # type: ignore[no-any-return]
 
+    def mainLoop(self) -> None:
+        """Turn, as long as the reactor runs."""
+        while self._started:
+            # What gets here is a fault of a reactor's.  To be ready for that costs less when it is
+            # not done for each turn.
+            with _log.failuresHandled("Unexpected error in the main loop"):
+                while self._started:
+                    self.runUntilCurrent()
+                    self.doIteration(self.running and self.timeout())
+        _log.info("Main loop terminated.")
+
     def timeout(self) -> float | None:
         """Seconds until there is something to do with no event."""
         delayed, deadline = None, self.deadlines.timeout()

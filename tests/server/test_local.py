@@ -76,7 +76,7 @@ class Detour:
 def connected_to(address: IAddress | None) -> Any:
     """What connects the protocol of a factory to such a peer; to none if that is L{None}."""
 
-    def answer(factory: IProtocolFactory) -> Deferred[Any]:
+    def answer(factory: Any) -> Deferred[Any]:
         protocol = factory.buildProtocol(address)
         if address is not None:
             assert protocol is not None
@@ -110,7 +110,7 @@ class LocalEndpointTests(ReactorCase):
         """Both ways connect with no detour."""
         asked = len(self.detour.asked)
         factory = Made()
-        app = self.successResultOf(endpoint.connect(factory))
+        app: Any = self.successResultOf(endpoint.connect(factory))
         self.assertEqual(([app], app.did), (factory.made, ["made"]))
         self.assertEqual(app.transport.getPeer().port, self.number)
         again: Any = endpoint.connect_at_once(factory)
@@ -178,7 +178,7 @@ class LocalEndpointTests(ReactorCase):
         endpoint = self.endpoint("localhost")
         self.assert_detour(endpoint)
         self.detour.answer = connected_to(IPv4Address("TCP", "127.0.0.1", self.number))
-        app = self.successResultOf(endpoint.connect(Made()))
+        app: Any = self.successResultOf(endpoint.connect(Made()))
         self.assertEqual(app.did, ["made"])
 
         self.assert_at_once(endpoint)
@@ -274,8 +274,7 @@ class LocalEndpointTests(ReactorCase):
             failure = self.failureResultOf(endpoint.connect(Made(make)), ValueError)
             self.assertIn("in ", str(failure.value))
             self.until(
-                lambda number=number: (
-                    len(self.served.made) > number and self.served.made[number].reasons
-                )
+                lambda number: len(self.served.made) > number and self.served.made[number].reasons,
+                number,
             )
         self.assertEqual(self.detour.asked, [])

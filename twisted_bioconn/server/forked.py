@@ -85,6 +85,11 @@ def renew(reactor: Any) -> None:
     Give a reactor that was forked, and does not run, what is its own: an epoll set and the pipe
     that wakes it. Those that it had are those of its parent and siblings too.
     """
+    if hasattr(os, "SCHED_BATCH"):
+        # A worker that is at work goes on with all that has come, although there is something to do
+        # for another one on the same core: to take turns for each event costs a third more.
+        with suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     if isinstance(reactor, _EPOLL):
         reactor._poller.close()
         reactor._poller = epollreactor.epoll()

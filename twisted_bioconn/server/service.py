@@ -9,6 +9,7 @@ process reports that line and has that status; the status of the daemon itself n
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shlex
 import signal
@@ -174,7 +175,7 @@ class Front(MultiService):
         else:
             Service.startService(self)
             self._reactor.addSystemEventTrigger("before", "startup", self._fork, self._workers)
-        self._reactor.callWhenRunning(self._handle_sigterm)
+        self._reactor.callWhenRunning(self._settle)
         DeferredList(self._opening).addCallback(self._all_open)
 
     def stopService(self) -> Deferred[None]:
@@ -301,14 +302,17 @@ class Front(MultiService):
         atexit.register(_exit_with_failure)
         self._stop()
 
-    def _handle_sigterm(self) -> None:
+    def _settle(self) -> None:
         """
-        End with status 0 on SIGTERM: it is how a service is told to stop. Twisted would end the
-        process by that same signal, after all is done.
+        Where the process is run for this service: end with status 0 on SIGTERM, which is how a
+        service is told to stop (Twisted would end the process by that same signal, after all is
+        done); and have the collector, which stops everything else, look at what came later alone.
         """
         ours = getattr(self._reactor, "sigTerm", None)
         if ours is not None and signal.getsignal(signal.SIGTERM) == ours:
             signal.signal(signal.SIGTERM, self._sigterm)
+            gc.collect()
+            gc.freeze()
 
     def _sigterm(self, number: int, frame: FrameType | None) -> None:
         self._reactor.callFromThread(self._stop)
