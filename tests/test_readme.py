@@ -201,6 +201,17 @@ class ReadmeTests(SynchronousTestCase):
         self.assertIn("hello", said)
         self.finish()
 
+    @section("A server on several cores")
+    def test_workers(self) -> None:
+        """A plain service behind several processes."""
+        self.shell.start("python -m http.server 8080 --bind 127.0.0.1")
+        self.shell.wait_for_port(8080)
+        front = self.start("8443 has|of localhost:8443")
+        for _ in range(4):
+            self.assertIn("examples", self.curl("https://localhost:8443/"))
+        front.kill()
+        self.finish()
+
     @section("In code")
     def test_code(self) -> None:
         """Both servers answer."""
