@@ -27,7 +27,7 @@ from tests.tls_material import (
     server_connection,
 )
 from twisted_bioconn import _engine, _openssl
-from twisted_bioconn._engine import BUFFER_SIZE
+from twisted_bioconn._engine import ROOM
 from twisted_bioconn._openssl import (
     FastEngine,
     engine_for,
@@ -283,7 +283,7 @@ class EngineTests(EngineCase):
 
     def test_drain_whole_buffers(self) -> None:
         """What fills the buffer to the last byte is drained, and what is more than that."""
-        for size in (0, 1, BUFFER_SIZE - 1, BUFFER_SIZE, BUFFER_SIZE + 1, 3 * BUFFER_SIZE):
+        for size in (0, 1, ROOM - 1, ROOM, ROOM + 1, 3 * ROOM):
             client_, _ = self.opened()
             data = os.urandom(size)
             # Only the private names reach the BIO from this side.

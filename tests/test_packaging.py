@@ -172,7 +172,7 @@ class InstallationTests(TestCase):
             "print(found['Version'] == twisted_bioconn.__version__)\n"
             "print(*sorted(found.get_all('Provides-Extra')))"
         )
-        self.assertEqual(printed, "True\nacme redis test\n")
+        self.assertEqual(printed, "True\nacme bench redis test\n")
 
     def test_stale_plugin_cache(self) -> None:
         """

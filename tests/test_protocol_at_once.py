@@ -5,12 +5,14 @@ them.
 
 from __future__ import annotations
 
+from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone
 from twisted.python.failure import Failure
 
 from tests.protocol_material import App, Link, ProtocolCase
 from tests.protocol_wire import StreamConnection
 from twisted_bioconn._engine import BUFFER_SIZE
+from twisted_bioconn.errors import PeerError
 from twisted_bioconn.protocol import SHRINK_AFTER
 
 LARGE = bytes(range(256)) * 1024
@@ -97,6 +99,45 @@ class AtOnceTests(ProtocolCase):
             link.settle()
             self.assertEqual(b"".join(got), data)
 
+    def test_forwarded(self) -> None:
+        """What comes is sent on with nothing in between, or else comes to the application."""
+        link = self.link()
+        took: list[int] = []
+
+        def send(data: bytes) -> None:
+            took.append(len(data))
+            link.tls.send(data)
+
+        link.app.dataReceived = send
+        link.tls.forwardTo(link.tls.sendReceived)
+        for data in (b"first", b"little", LARGE):
+            link.peer.send(data)
+            link.settle()
+        self.assertEqual(link.peer.received, b"firstlittle" + LARGE)
+        self.assertLess(sum(took), len(LARGE))
+        link.peer.received = b""
+        took.clear()
+        link.tls.pauseProducing()
+        link.peer.send(b"waits")
+        link.settle()
+        link.tls.resumeProducing()
+        link.settle()
+        link.tls.forwardTo(None)
+        link.peer.send(b", and stays")
+        link.settle()
+        self.assertEqual(took, [5, 11])
+        self.assertEqual(link.peer.received, b"waits, and stays")
+
+    def test_forwarded_as_it_is_refused(self) -> None:
+        """What comes with a refusal of ours is for nobody."""
+        link = self.link()
+        link.tls.forwardTo(link.tls.sendReceived)
+        link.tls._link.refused = Failure(ConnectionDone())
+        link.peer.send(b"x")
+        link.settle()
+        self.assertEqual(link.peer.received, b"")
+        self.assertEqual(len(link.app.reasons), 1)
+
     def test_application_fails(self) -> None:
         """What the application raises ends the connection, and is the reason."""
 
@@ -108,6 +149,35 @@ class AtOnceTests(ProtocolCase):
         link.settle()
         self.assertEqual([reason.type for reason in link.app.reasons], [ValueError])
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_peer_breaks_the_rules(self) -> None:
+        """What cannot be decrypted ends the connection, and the alert says so."""
+        link = self.link()
+        link.transport.end.arrived += b"\x17\x03\x03\x00\x20" + bytes(32)
+        link.settle()
+        self.assertEqual(link.app.reasons[0].type, SSL.Error)
+
+    def test_cannot_be_encrypted(self) -> None:
+        """What OpenSSL refuses to encrypt ends the connection."""
+        link = self.link()
+
+        def refuse(*_: object) -> None:
+            raise PeerError("not today")
+
+        connector = link.tls._link.connector
+
+        class Refusing:
+            """The connector, refusing."""
+
+            def __getattr__(self, name: str) -> object:
+                return getattr(connector, name)
+
+            encrypt = refuse
+
+        link.tls._link.connector = Refusing()
+        link.tls.send(b"x")
+        link.settle()
+        self.assertEqual(link.app.reasons[0].type, SSL.Error)
 
     def test_received_when_lost(self) -> None:
         """What still comes when the connection is lost is nobody's."""
@@ -215,6 +285,15 @@ class ShrinkTests(ProtocolCase):
         self.clock.advance(SHRINK_AFTER)
         self.clock.advance(SHRINK_AFTER)
         self.assertEqual(self.renewed, 1)
+
+    def test_no_time(self) -> None:
+        """Where there is no clock nothing is to be called."""
+        link = self.watched()
+        link.tls._deadlineClock = None
+        link.tls.send(LARGE)
+        link.settle()
+        self.assertEqual(link.peer.received, LARGE)
+        self.assertLeftNothing()
 
     def test_little(self) -> None:
         """Little takes no memory that could be given back."""

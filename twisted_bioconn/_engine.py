@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any, Protocol
 
 from OpenSSL import SSL
@@ -30,6 +31,14 @@ Room for what becomes of L{BUFFER_SIZE} bytes of either kind, beside the rest of
 
 Buffer = bytes | Any
 """Bytes, or a buffer of some, which is good until the next call of an engine in its thread."""
+
+
+class Form(Enum):
+    """How plaintext is given.  What is not bytes is good until the next call of an engine."""
+
+    BYTES = "bytes"
+    BUFFER = "a buffer"
+    DATA = "what an engine encrypts, and the number of bytes in it: a tuple of both"
 
 
 def copy_of(data: Any, count: int) -> bytes:
@@ -119,13 +128,13 @@ class Engine(Protocol):
     def drain(self) -> bytes:
         """All that OpenSSL has for the wire."""
 
-    def decrypt(self, ciphertext: Any, count: int, as_buffer: bool = False) -> Buffer | None:
+    def decrypt(self, ciphertext: Any, count: int, form: Form = Form.BYTES) -> Buffer | None:
         """
         Push what arrived, and decrypt it as far as that is simple.
 
         @param ciphertext: C{bytes}, or the C{data} of an L{Inbox}.
         @param count: the number of bytes that arrived.
-        @param as_buffer: whether a buffer will do.
+        @param form: how to give the plaintext.
         @return: the plaintext, which is all that came of it; L{None} where C{read} has to be
             called.
         """

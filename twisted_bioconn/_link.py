@@ -15,7 +15,7 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
-from ._engine import Buffer, copy_of, data_of
+from ._engine import Buffer, Form, copy_of, data_of
 from ._phase import Phase
 from .connector import Connector, State
 from .errors import PeerError
@@ -35,7 +35,8 @@ class Link:
     @ivar connector: L{None} before there is a transport and after it was lost.
     @ivar deadline: L{None} before there is a transport.
     @ivar delivering: whether the application is being called.
-    @ivar gives_buffers: whether the application's C{dataReceived} is content with a buffer.
+    @ivar form: how the application takes plaintext.
+    @ivar forward: what takes plaintext in the form of data, in place of C{dataReceived}.
     @ivar paused: whether the application has paused us.
     @ivar phase: where the connection is between the application and the transport.
     @ivar refused: why C{failVerification} wants the connection dropped.
@@ -47,7 +48,8 @@ class Link:
         "connector",
         "deadline",
         "delivering",
-        "gives_buffers",
+        "form",
+        "forward",
         "paused",
         "phase",
         "refused",
@@ -58,13 +60,17 @@ class Link:
     connector: Connector | None
     deadline: Any
     refused: Failure | None
+    form: Form
+    forward: Callable[[Any, int], None] | None
     transmit: Callable[[Buffer], None]
     phase: Phase
     tls: Any
 
     def __init__(self) -> None:
         self.connector = self.deadline = self.refused = self.tls = None
-        self.delivering = self.gives_buffers = self.paused = False
+        self.delivering = self.paused = False
+        self.form = Form.BYTES
+        self.forward = None
         self.phase = Phase.NEW
 
     def received(self, data: Any, count: int) -> None:
@@ -88,12 +94,17 @@ class Link:
             return
         self.delivering = self.deadline.heard = True
         try:
-            plaintext = connector.decrypt(data, count, self.gives_buffers)
+            plaintext = connector.decrypt(data, count, self.form)
             if not plaintext or self.refused is not None or connector.state is not _OPEN:
+                if type(plaintext) is tuple:
+                    plaintext = copy_of(*plaintext)
                 tls._deliver(connector, bytes(plaintext))
             else:
                 try:
-                    tls.wrappedProtocol.dataReceived(plaintext)
+                    if type(plaintext) is tuple:
+                        self.forward(*plaintext)  # type: ignore[misc]
+                    else:
+                        tls.wrappedProtocol.dataReceived(plaintext)
                 except Exception:
                     tls._applicationFailed()
         except PeerError as error:

@@ -33,6 +33,7 @@ from ._engine import (
     ROOM,
     Buffer,
     Engine,
+    Form,
     copy_of,
     explain_end,
     is_closed,
@@ -210,6 +211,16 @@ _MORE = 1
 """SSL_read has not been asked for all that there is."""
 
 
+_BYTES, _DATA = Form.BYTES, Form.DATA
+"""Global names are cheaper than attributes of an Enum."""
+
+
+def _formed(buffer: Any, size: int, form: Form) -> Buffer:
+    if form is _DATA:
+        return buffer, size
+    return _buffer(buffer, size)[:] if form is _BYTES else _buffer(buffer, size)
+
+
 class FastEngine:
     """The engine on pyOpenSSL's own binding."""
 
@@ -242,13 +253,12 @@ class FastEngine:
         result = _SSL_do_handshake(self._ssl)
         if result == 1:
             return True
-        if _SSL_get_error(self._ssl, result) == _SSL_ERROR_WANT_READ:
-            return False
-        try:
-            self.connection._raise_ssl_error(self._ssl, result)
-        except SSL.SysCallError:
-            explain_end(self.connection)
-            raise
+        if _SSL_get_error(self._ssl, result) != _SSL_ERROR_WANT_READ:
+            try:
+                self.connection._raise_ssl_error(self._ssl, result)
+            except SSL.SysCallError:
+                explain_end(self.connection)
+                raise
         return False
 
     def read(self, pieces: list[bytes]) -> bool:
@@ -296,10 +306,10 @@ class FastEngine:
                 pieces.append(_buffer(buffer, filled)[:])
             thread.cdata = buffer
 
-    def decrypt(self, ciphertext: Any, count: int, as_buffer: bool = False) -> Buffer | None:
+    def decrypt(self, ciphertext: Any, count: int, form: Form = Form.BYTES) -> Buffer | None:
         buffer = _thread.cdata
         if count >= _MUCH and buffer is not None and not _BIO_get_mem_data(self._into_ssl, _NULL):
-            return self._decrypt_much(ciphertext, count, as_buffer)
+            return self._decrypt_much(ciphertext, count, form)
         _BIO_write(self._into_ssl, ciphertext, count)
         # There is one SSL_read, and it fills the buffer as the last thing it does: no callback of
         # OpenSSL's comes in between.
@@ -309,15 +319,14 @@ class FastEngine:
         if got <= 0:
             self._early = [], got
             return None
-        plaintext: Buffer = _buffer(buffer, got)
         # Two records would need twice as much around them.  One with plaintext in it cannot have
         # made OpenSSL write anything.
         if OVERHEAD <= count - got < 2 * OVERHEAD:
-            return plaintext if as_buffer else plaintext[:]
-        self._early = [plaintext[:]], _MORE
+            return _formed(buffer, got, form)
+        self._early = [_buffer(buffer, got)[:]], _MORE
         return None
 
-    def _decrypt_much(self, ciphertext: Any, count: int, as_buffer: bool) -> Buffer | None:
+    def _decrypt_much(self, ciphertext: Any, count: int, form: Form) -> Buffer | None:
         """
         Decrypt out of where it was received: to be written to, a memory BIO is first filled with
         zeros, and it keeps the size that it grew to.
@@ -347,7 +356,7 @@ class FastEngine:
                 self.feed(copy_of(ciphertext, count)[-left:])
             thread.cdata = buffer
         if stop is False and not _BIO_get_mem_data(self._from_ssl, _NULL):
-            return _buffer(buffer, filled) if as_buffer else _buffer(buffer, filled)[:]
+            return _formed(buffer, filled, form) if filled else b""
         self._early = [_buffer(buffer, filled)[:]] if filled else [], stop
         return None
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from OpenSSL import SSL
 
-from ._engine import BUFFER_SIZE, MAX_RECORD, Buffer, copy_of, go_on, is_closed, shut_down
+from ._engine import BUFFER_SIZE, MAX_RECORD, Buffer, Form, copy_of, go_on, is_closed, shut_down
 from ._server_flight import resumes_session
 
 
@@ -76,7 +76,7 @@ class PublicEngine:
         _keep_start(self._sent, ciphertext)
         return ciphertext
 
-    def decrypt(self, ciphertext: Any, count: int, as_buffer: bool = False) -> Buffer | None:
+    def decrypt(self, ciphertext: Any, count: int, form: Form = Form.BYTES) -> Buffer | None:
         self.feed(copy_of(ciphertext, count))
         return None
 

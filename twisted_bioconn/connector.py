@@ -60,7 +60,7 @@ from typing import Any, NoReturn
 
 from OpenSSL import SSL
 
-from ._engine import BUFFER_SIZE, Buffer, Engine, copy_of
+from ._engine import BUFFER_SIZE, Buffer, Engine, Form, copy_of
 from ._failures import peer_error
 from ._openssl import engine_for, session_keeper_of
 from ._verification import Verification, verification_of
@@ -360,15 +360,15 @@ class Connector:
             self._keep_session()
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def decrypt(self, ciphertext: Any, count: int, as_buffer: bool = False) -> Buffer:
+    def decrypt(self, ciphertext: Any, count: int, form: Form = Form.BYTES) -> Buffer:
         """
         L{feed} and L{read} in one, for what a transport has received at this moment.
 
         @param ciphertext: C{bytes}, or the C{data} of the L{Inbox<_openssl.Inbox>} that was
             received into.
         @param count: the number of bytes.
-        @param as_buffer: whether to give a buffer that is good until the next call of any connector
-            in this thread, where that saves a copy.
+        @param form: how to give the plaintext where that saves a copy; what is not bytes is good
+            until the next call of any connector in this thread.
         @return: the plaintext, as L{read} does.
         @raise PeerError: the connection has failed.
         """
@@ -377,7 +377,7 @@ class Connector:
             return self.read()
         self._inside = True
         try:
-            plaintext = self._engine.decrypt(ciphertext, count, as_buffer)
+            plaintext = self._engine.decrypt(ciphertext, count, form)
         finally:
             self._inside = False
         return self.read() if plaintext is None or self._must_read else plaintext

@@ -71,7 +71,7 @@ from zope.interface import directlyProvides, implementer, providedBy
 from ._creators import complete_creator, connection_creator
 from ._deadline import Deadline
 from ._ending import Ending
-from ._engine import Buffer
+from ._engine import Buffer, Form
 from ._link import MUCH
 from ._phase import LIVE, Phase
 from ._reasons import AlertReceived, reason_of
@@ -347,7 +347,7 @@ class TLSConnectorProtocol(Ending):
             if connector is not None:
                 connector.forget()
             # The connection refers to this protocol, and the application to its transport.
-            self._link.connector = self._link.tls = None
+            self._link.connector = self._link.tls = self._link.forward = None
             self.wrappedProtocol = None  # type: ignore[assignment]
             self._reason = self._link.refused = None
 
@@ -463,11 +463,24 @@ class TLSConnectorProtocol(Ending):
         Whether the application's C{dataReceived} is content with a buffer, whose bytes it has done
         with when it returns.
         """
-        return self._link.gives_buffers
+        return self._link.form is not Form.BYTES
 
     @takesBuffers.setter
     def takesBuffers(self, does: bool) -> None:
-        self._link.gives_buffers = does
+        self._link.form = Form.BUFFER if does else Form.BYTES
+        self._link.forward = None
+
+    def forwardTo(self, sendReceived: Callable[[Any, int], None] | None) -> None:
+        """
+        Give plaintext to another connection's C{sendReceived}, with nothing in between.
+
+        What takes another way, such as what came while this was paused, comes to the application's
+        C{dataReceived} all the same.
+
+        @param sendReceived: L{None} to give it to the application again.
+        """
+        self._link.forward = sendReceived
+        self._link.form = Form.BYTES if sendReceived is None else Form.DATA
 
     def _hasGrown(self) -> None:
         """So much at once has taken memory: give it back when no more has come for some time."""
@@ -479,12 +492,14 @@ class TLSConnectorProtocol(Ending):
         self._shrinking = None
         grows, self._grows = self._grows, False
         clock, connector = self._deadlineClock, self._link.connector
-        if not grows and connector is not None:
-            connector.renew_bios()
-        elif grows and clock is not None:
+        if clock is None or connector is None:
+            return
+        if grows:
             # Our own reactor keeps deadlines apart from its delayed calls.
             clock = getattr(clock, "deadlines", clock)
             self._shrinking = clock.callLater(SHRINK_AFTER, self._shrink)
+        else:
+            connector.renew_bios()
 
     def _catchUp(self) -> None:
         self._catchingUp = None

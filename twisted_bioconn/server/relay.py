@@ -242,7 +242,11 @@ class _Side:
             self.dataReceived = _discard if transport is None else sending(transport)
         if isinstance(self.transport, Stream):
             self.transport.receiver = receiver
-        elif isinstance(self.transport, TLSConnectorProtocol):
+        elif not isinstance(self.transport, TLSConnectorProtocol):
+            pass
+        elif isinstance(transport, TLSConnectorProtocol):
+            self.transport.forwardTo(receiver)
+        else:
             self.transport.takesBuffers = True
 
     def _part(self) -> None:

@@ -256,7 +256,7 @@ class Echo(Protocol):
         self._transport = transport = cast(StreamTransport, self.transport)
         self.dataReceived = sending(transport)  # type: ignore[assignment, method-assign]
         if isinstance(transport, TLSConnectorProtocol):
-            transport.takesBuffers = True
+            transport.forwardTo(transport.sendReceived)
         transport.registerProducer(self, True)
 
     def pauseProducing(self) -> None:
