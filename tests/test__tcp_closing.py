@@ -207,6 +207,18 @@ class LosingTests(ReactorCase):
             self.assertIsInstance(app.reason.value, expected)
 
 
+class ShutdownTests(ReactorCase):
+    """A reactor that ends."""
+
+    def test_about_to_be_closed(self) -> None:
+        """A connection that is about to be closed when the reactor ends is told that it is lost."""
+        app, _ = self.accepted()
+        app.transport.loseConnection()
+        self.assertEqual(len(app.reasons), 0)
+        self.reactor.disconnectAll()
+        self.assertEqual([reason.type for reason in app.reasons], [ConnectionDone])
+
+
 class HalfTests(ReactorCase):
     """Either direction is closed alone."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import socket
 from collections.abc import Callable
+from errno import EMFILE
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -239,6 +240,17 @@ class SendReceivedTests(ReactorCase):
 
 class ConnectAtOnceTests(ReactorCase):
     """L{connect_at_once}."""
+
+    def test_no_descriptors(self) -> None:
+        """Out of descriptors it is left to whoever waits for a connection to say so."""
+
+        def refuse(*_: object) -> None:
+            raise OSError(EMFILE, "Too many open files")
+
+        built = Made()
+        self.patch(socket, "socket", refuse)
+        self.assertIsNone(_tcp.connect_at_once(self.reactor, "127.0.0.1", 9, built.buildProtocol))
+        self.assertEqual(built.made, [])
 
     def connect_to(self, port: Any, build: Any) -> Any:
         host = port.getHost()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet import _newtls
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
@@ -22,7 +23,7 @@ from tests.reactor_material import (
     twisteds_reactor,
 )
 from twisted_bioconn._openssl import Inbox
-from twisted_bioconn._transport import Stream, abort, sender, unsent
+from twisted_bioconn._transport import Stream, abort, address_text, sender, unsent
 from twisted_bioconn.protocol import TLSConnectorFactory
 
 
@@ -341,3 +342,19 @@ class OtherTransportTests(SynchronousTestCase):
             turns.settle()
             self.assertEqual(len(app.reasons), 1)
             self.assertEqual((two.reset, two.ended), (was_reset, not was_reset))
+
+
+class AddressTests(SynchronousTestCase):
+    """How an address is written in the log."""
+
+    def test_kinds(self) -> None:
+        for address, text in (
+            (IPv4Address("TCP", "192.0.2.1", 443), "192.0.2.1:443"),
+            (IPv6Address("TCP", "2001:db8::1", 443), "[2001:db8::1]:443"),
+            (UNIXAddress("/run/app.sock"), "/run/app.sock"),
+            (UNIXAddress(None), "a local client"),
+            (None, "a local client"),
+            (UNIXAddress("/tmp/\x1b[31mred\nline"), r"/tmp/\x1b[31mred\nline"),
+            (UNIXAddress(b"/tmp/\xff"), r"/tmp/\xff"),
+        ):
+            self.assertEqual(address_text(address), text)

@@ -15,7 +15,16 @@ from OpenSSL import SSL, _util
 from tests.engines import EngineCase, on_both_engines
 from tests.records import APPLICATION_DATA, HANDSHAKE, KEY_UPDATE, Records12
 from tests.test_connector_messages import ForgedCase
-from tests.tls_material import TLS12, TLS13, pair
+from tests.tls_material import (
+    TLS12,
+    TLS13,
+    authority,
+    client_connection,
+    context,
+    pair,
+    server,
+    server_connection,
+)
 from twisted_bioconn import _openssl
 from twisted_bioconn._engine import BUFFER_SIZE, MAX_RECORD, Form, copy_of, data_of
 from twisted_bioconn.connector import Connector, State
@@ -97,6 +106,29 @@ class AtOnceTests(AtOnceCase):
             self.assertEqual(found, whole)
 
         exchange()
+
+    def test_every_cut(self) -> None:
+        """Two records that arrive in two pieces, wherever they are cut, or in one."""
+        suites = (b"ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305", None)
+        for version, suite in ((TLS12, suites[0]), (TLS12, None), (TLS13, None)):
+            trusted, versions = [authority().certificate], (version, version)
+            ends = (
+                context(True, trusted=trusted, versions=versions),
+                context(False, own=server(), trusted=trusted, versions=versions),
+            )
+            if suite is not None:
+                for end in ends:
+                    end.set_cipher_list(suite)
+            loop = self.connectors(client_connection(ends[0]), server_connection(ends[1]))
+            loop.pump()
+            for sizes in ((200, 90), (1, 1), (20, 1)):
+                for cut in range(sum(sizes) + 40):
+                    one, two = (bytes([each]) * each for each in sizes)
+                    ciphertext = send(loop.client, one) + send(loop.client, two)
+                    found = self.receive(loop.server, ciphertext[:cut]) if cut else b""
+                    found += self.receive(loop.server, ciphertext[cut:])
+                    self.assertEqual(found, one + two)
+                    self.assertEqual(loop.server.unread, 0)
 
     def test_larger_than_the_buffer(self) -> None:
         """What is larger than any buffer of ours is encrypted and decrypted whole."""
@@ -201,6 +233,32 @@ class AmongDataTests(ForgedCase):
             inbox.view[: len(sent)] = sent
             found = bytes(loop.server.decrypt(inbox.data, len(sent), Form.BUFFER))
             self.assertEqual(found, b"".join(pieces) + b"after")
+
+    def test_in_pieces_under_a_write(self) -> None:
+        """
+        What comes with the rest of a message, of which the beginning has kept a write waiting, is
+        not lost; nor is what was written.
+        """
+        for pieces in ([b"precious"], [b"plaintext" * 1000] * 5):
+            loop, records = self.forge(from_client=True)
+            first = records.seal(HANDSHAKE, KEY_UPDATE)
+            rest = records.seal(HANDSHAKE, b"\0")
+            records.update()
+            data = b"".join(records.seal(APPLICATION_DATA, piece) for piece in pieces)
+            inbox = _openssl.Inbox()
+            for piece in (first, rest[:-12]):
+                inbox.view[: len(piece)] = piece
+                self.assertEqual(loop.server.decrypt(inbox.data, len(piece)), b"")
+            loop.server.write(b"written")
+            self.assertEqual(loop.server.take(), b"")
+            sent = rest[-12:] + data
+            inbox.view[: len(sent)] = sent
+            self.assertEqual(loop.server.decrypt(inbox.data, len(sent)), b"".join(pieces))
+            written = b""
+            while ciphertext := loop.server.take():
+                written += ciphertext
+            loop.client.feed(written)
+            self.assertEqual(loop.client.read(), b"written")
 
     def test_answered(self) -> None:
         """What OpenSSL has to answer is there to be taken: no renegotiation, as it is here."""
@@ -331,6 +389,14 @@ class FastTests(AtOnceCase):
             while ciphertext := loop.client.take():
                 sent += ciphertext
             self.assertEqual(self.receive(loop.server, sent), b"first second")
+
+    def test_not_drained(self) -> None:
+        """BIOs with something in them are not replaced."""
+        for name in ("_into_ssl", "_from_ssl"):
+            engine = self.opened().client._engine
+            self.assertTrue(engine.renew_bios())
+            _util.lib.BIO_write(getattr(engine.connection, name), b"x", 1)
+            self.assertFalse(engine.renew_bios())
 
     def test_failing(self) -> None:
         """An engine that fails fails the connection."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
-from twisted.internet.address import IPv6Address, UNIXAddress
 from twisted.internet.defer import fail
 
 from tests.context_material import ROOTS, certified, serving, visiting
@@ -12,7 +11,6 @@ from tests.endpoint_material import Applications, EndpointCase, Silent, raising
 from tests.engines import on_both_engines
 from tests.protocol_wire import MemoryConnection, MemorySocket
 from tests.tls_material import TLS12, TLS13, Party, authority, certificate, ec_key, stranger
-from twisted_bioconn import endpoints
 from twisted_bioconn.certificates.loading import CertifiedKey
 from twisted_bioconn.context import SessionStore
 from twisted_bioconn.errors import ConfigurationError
@@ -140,16 +138,6 @@ class LettingInTests(EndpointCase):
             [line] = self.lines
             self.assertTrue(line.isprintable(), repr(line))
             self.assertIn("2026-11-25 [-] all is well", line)
-
-    def test_addresses(self) -> None:
-        """Peers have addresses of several kinds."""
-        for address, text in (
-            (IPv6Address("TCP", "::1", 443), "[::1]:443"),
-            (UNIXAddress("/run/app.sock"), "UNIXAddress('/run/app.sock')"),
-            (UNIXAddress(None), "UNIXAddress(None)"),
-            (None, "None"),
-        ):
-            self.assertEqual(endpoints._address_text(address), text)
 
     def test_silent_client(self) -> None:
         """One that never says hello is let go after ten seconds, with a line."""

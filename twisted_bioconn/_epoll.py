@@ -10,6 +10,8 @@ path, and so does whatever goes wrong.
 What is lost is the prefix C{[Protocol,client]} which the old C{twisted.python.log} puts before a
 message that was logged in such a call; L{twisted.logger} has its own names for that.
 
+Connections and ports are of our own kind (L{_tcp}), and receive into the reactor's L{Inbox}.
+
 A connection sets and cancels several deadlines that hardly ever come.  L{Deadlines} keeps those out
 of the reactor's delayed calls: setting one costs a dictionary entry, and cancelling it takes that
 out again.
@@ -122,6 +124,12 @@ class Deadlines:
         """
         return _Deadline(self._soon, call, arguments)
 
+    def run_soon(self) -> None:
+        """Make the calls of the next turn now."""
+        if self._soon:
+            for deadline in list(self._soon):
+                deadline.make()
+
     def timeout(self) -> float | None:
         """Seconds until the next one is due; L{None} where there is none."""
         if self._soon:
@@ -135,9 +143,7 @@ class Deadlines:
 
     def run(self) -> None:
         """Make the calls that are due."""
-        if self._soon:
-            for deadline in list(self._soon):
-                deadline.make()
+        self.run_soon()
         ticks = self._ticks
         while ticks and ticks[0] * self.GRAIN <= self._seconds():
             for deadline in list(self._buckets.pop(heappop(ticks))):
@@ -228,6 +234,14 @@ class ConnectorReactor(epollreactor.EPollReactor):
             or (pending and pending[0].time <= self.seconds())
         ):
             super().runUntilCurrent()
+
+    def disconnectAll(self) -> None:
+        """
+        @see: L{twisted.internet.base.ReactorBase.disconnectAll}
+        """
+        # A connection that is about to be closed is in no set any more.
+        self.deadlines.run_soon()
+        super().disconnectAll()
 
     def addReader(self, reader: Any) -> None:
         """

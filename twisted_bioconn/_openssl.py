@@ -29,7 +29,6 @@ from OpenSSL import SSL, crypto
 from ._engine import (
     BUFFER_SIZE,
     MAX_RECORD,
-    OVERHEAD,
     ROOM,
     Buffer,
     Engine,
@@ -224,7 +223,7 @@ def _formed(buffer: Any, size: int, form: Form) -> Buffer:
 class FastEngine:
     """The engine on pyOpenSSL's own binding."""
 
-    __slots__ = ("_at_boundary", "_early", "_from_ssl", "_into_ssl", "_ssl", "connection")
+    __slots__ = ("_early", "_from_ssl", "_into_ssl", "_ssl", "connection")
 
     can_choose_alerts = True
     can_set_groups = True
@@ -234,8 +233,6 @@ class FastEngine:
         self._ssl = ssl = connection._ssl
         self._into_ssl = connection._into_ssl
         self._from_ssl = connection._from_ssl
-        # Whether OpenSSL is known to hold no part of a record: then what arrives begins with one.
-        self._at_boundary = False
         # What decrypt has come to, where read() has to go on from that: plaintext, and what
         # SSL_read said last, or how it was taken.
         self._early: tuple[list[bytes], int | bool | SSL.Error] | None = None
@@ -274,7 +271,6 @@ class FastEngine:
                 return self._read_stopped(stop)
             if not _BIO_get_mem_data(self._into_ssl, _NULL):
                 return False
-        self._at_boundary = False
         # An error that somebody else left in the queue would be taken for ours.
         _ERR_clear_error()
         ssl = self._ssl
@@ -296,7 +292,6 @@ class FastEngine:
                 # so that nothing in the BIO is nothing to come: that saves the call which only
                 # says so.
                 if not _BIO_get_mem_data(self._into_ssl, _NULL):
-                    self._at_boundary = True
                     return False
                 if filled > ROOM - MAX_RECORD:
                     pieces.append(_buffer(buffer, filled)[:])
@@ -313,15 +308,15 @@ class FastEngine:
         _BIO_write(self._into_ssl, ciphertext, count)
         # There is one SSL_read, and it fills the buffer as the last thing it does: no callback of
         # OpenSSL's comes in between.
-        if buffer is None or not self._at_boundary:
+        if buffer is None:
             return None
         got = _SSL_read(self._ssl, buffer, BUFFER_SIZE)
         if got <= 0:
             self._early = [], got
             return None
-        # Two records would need twice as much around them.  One with plaintext in it cannot have
-        # made OpenSSL write anything.
-        if OVERHEAD <= count - got < 2 * OVERHEAD:
+        # Nothing in the BIO is nothing to come, as in read().  Should OpenSSL have written, that
+        # goes out before what is encrypted next.
+        if not _BIO_get_mem_data(self._into_ssl, _NULL):
             return _formed(buffer, got, form)
         self._early = [_buffer(buffer, got)[:]], _MORE
         return None
@@ -336,7 +331,6 @@ class FastEngine:
         self._replace_into(_BIO_new_mem_buf(ciphertext, count))
         _BIO_set_mem_eof_return(self._into_ssl, -1)
         _ERR_clear_error()
-        self._at_boundary = False
         filled = 0
         stop: int | bool | SSL.Error = _MORE
         try:
@@ -453,6 +447,8 @@ class FastEngine:
         return _lib.SSL_get_verify_result(self._ssl) or None
 
     def renew_bios(self) -> bool:
+        if _BIO_get_mem_data(self._into_ssl, _NULL) or _BIO_get_mem_data(self._from_ssl, _NULL):
+            return False
         into, from_ = _BIO_new(_BIO_s_mem()), _BIO_new(_BIO_s_mem())
         # The SSL object takes both over and frees those that it had.
         _SSL_set_bio(self._ssl, into, from_)

@@ -251,7 +251,11 @@ def connect_at_once(
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     address: tuple[Any, ...] = (host, port, 0, 0) if ":" in host else (host, port)
-    connection = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        connection = socket.socket(family, socket.SOCK_STREAM)
+    except OSError:
+        # Most likely there are no descriptors left.  Whoever tries again will say so.
+        return None
     try:
         connection.setblocking(False)
         code = connection.connect_ex(address)

@@ -23,6 +23,26 @@ def unsent(transport: Any) -> int:
     return size + getattr(transport, "_tempDataLen", 0)
 
 
+def address_text(address: Any) -> str:
+    """An address as people write it: C{192.0.2.1:443}, C{[2001:db8::1]:443} or a path."""
+    host, port = getattr(address, "host", None), getattr(address, "port", None)
+    if host is not None:
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    name = getattr(address, "name", None)
+    if isinstance(name, bytes):
+        # A client may have chosen it.
+        return one_line(name.decode("utf-8", "backslashreplace"))
+    return "a local client"
+
+
+def one_line(text: str) -> str:
+    """What a peer may have had a part in writing, with nothing that a terminal would obey."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode("ascii")
+        for each in text
+    )
+
+
 class Stream:
     """
     What a transport is that receives into a buffer of its reactor's, and can send at once.

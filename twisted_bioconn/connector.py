@@ -380,7 +380,11 @@ class Connector:
             plaintext = self._engine.decrypt(ciphertext, count, form)
         finally:
             self._inside = False
-        return self.read() if plaintext is None or self._must_read else plaintext
+        if plaintext is None:
+            return self.read()
+        # If OpenSSL has not read all that it wanted, the next write will tell.
+        self._must_read = False
+        return plaintext
 
     def take(self) -> bytes:
         """

@@ -3,7 +3,8 @@ What the user asks for, as connections of OpenSSL.
 
 L{ServerOptions} and L{ClientOptions} are what a L{TLSConnectorFactory} is made with.  Both are
 secure as they come: the peer of a client is verified, versions and ciphers are a named policy's,
-sessions resume and are judged again when they do.  What is unsafe has a name that says so.
+sessions resume and are judged again when they do, as far as anything may have changed.  What is
+unsafe has a name that says so.
 
 pyOpenSSL refuses to change a context that has made a connection, so a new certificate is a new
 context.  Session tickets belong to the context that a connection began with, so that one stays:
@@ -418,11 +419,16 @@ class _Verdict:
 
     __slots__ = ("_changes", "_good_until", "_shared", "_verifier")
 
-    def __init__(self, verifier: HostVerifier, shared: _Shared) -> None:
+    def __init__(
+        self, verifier: HostVerifier, shared: _Shared, known: _Verdict | None = None
+    ) -> None:
+        """
+        @param known: the verdict of an earlier connection, whose session is to be resumed.
+        """
         self._verifier = verifier
         self._shared = shared
-        self._good_until = 0.0
-        self._changes = 0
+        self._good_until: float = 0.0 if known is None else known._good_until
+        self._changes: int = 0 if known is None else known._changes
 
     def __call__(self, chain: Sequence[x509.Certificate]) -> None:
         self._verifier(chain)
@@ -580,10 +586,10 @@ class ClientOptions(CompleteOptions):
         if key is None:
             key = self._keys[alpn] = _digest(self._trust_key, self.host.encode("ascii"), *alpn)
         session = self._sessions.take(key)
-        verdict = None if session is None else getattr(session, _VERDICT, None)
-        is_known = verdict is not None and verdict.is_good()
-        if verdict is None or not is_known:
-            verdict = _Verdict(self._verifier, self._shared)
+        known: _Verdict | None = getattr(session, _VERDICT, None)
+        is_known = known is not None and known.is_good()
+        # One of its own for each connection: a server that does not resume may show another chain.
+        verdict = _Verdict(self._verifier, self._shared, known if is_known else None)
         if self.verifies:
             _openssl.set_verification(connection, SSL.VERIFY_PEER, verdict, verdict.again)
             verification = verification_of(connection)

@@ -52,6 +52,7 @@ from zope.interface import implementer
 
 from . import _option_values as values
 from ._creators import Creator
+from ._transport import address_text, one_line
 from .certificates.loading import load_authorities
 from .context import ClientCertificate, ClientOptions, ServerOptions, ascii_host
 from .errors import ConfigurationError
@@ -130,8 +131,8 @@ class _LettingInFactory(TLSConnectorFactory):
             return
         _log.info(
             "no handshake with {peer}: {why}",
-            peer=_address_text(tls.transport.getPeer()),
-            why=_one_line(reason.getErrorMessage()),
+            peer=address_text(tls.transport.getPeer()),
+            why=one_line(reason.getErrorMessage()),
         )
 
 
@@ -169,21 +170,6 @@ class _ConnectingFactory(_LettingInFactory):
     def notLetIn(self, tls: TLSConnectorProtocol | None, reason: Failure) -> None:
         """It is not, or there was no telling."""
         self.connecting.finish(reason)
-
-
-def _address_text(address: Any) -> str:
-    host, port = getattr(address, "host", None), getattr(address, "port", None)
-    if host is None:
-        return str(address)
-    return f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
-
-
-def _one_line(text: str) -> str:
-    """What a peer may have had a part in writing, with nothing that a terminal would obey."""
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode("ascii")
-        for each in text
-    )
 
 
 def deadline(name: str, seconds: float | None) -> float | None:

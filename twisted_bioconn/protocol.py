@@ -26,7 +26,8 @@ When bytes go out
 Plaintext waits in the connector until it is flushed.  What the application writes while we deliver
 to it is flushed as that call returns: nobody waits for a clock, and many small writes are one
 record.  What it writes at other times is gathered until the clock turns or there is enough of it
-for a write to be worth its price.  Code that knows better calls C{flush}.
+for a write to be worth its price.  Code that knows better calls C{flush}, or C{send}.  What is
+flushed is given to the kernel at once, where the transport can do that and nothing waits before it.
 
 What an application may rely on
 ===============================
@@ -461,7 +462,8 @@ class TLSConnectorProtocol(Ending):
     def takesBuffers(self) -> bool:
         """
         Whether the application's C{dataReceived} is content with a buffer, whose bytes it has done
-        with when it returns.
+        with when it returns, and before it, or a finalizer, calls any other connection of this
+        thread.
         """
         return self._link.form is not Form.BYTES
 

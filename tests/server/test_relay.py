@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from OpenSSL.SSL import Error as TLSError
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import (
     ConnectError,
@@ -32,7 +32,6 @@ from twisted_bioconn.server.relay import (
     BUFFER_SIZE,
     Incoming,
     RelayFactory,
-    address_text,
 )
 
 
@@ -478,16 +477,3 @@ class BackpressureTests(SynchronousTestCase):
         self.assertEqual((back.ended, client.ended), (ended[True], ended[False]))
         both = ended[True] and ended[False]
         self.assertEqual((client.closed, back.closed), (both, both))
-
-
-class AddressTests(SynchronousTestCase):
-    """How an address is written in the log."""
-
-    def test_kinds(self) -> None:
-        for address, text in (
-            (IPv4Address("TCP", "192.0.2.1", 443), "192.0.2.1:443"),
-            (IPv6Address("TCP", "2001:db8::1", 443), "[2001:db8::1]:443"),
-            (UNIXAddress("/run/app.sock"), "/run/app.sock"),
-            (UNIXAddress(None), "a local client"),
-        ):
-            self.assertEqual(address_text(address), text)

@@ -85,7 +85,7 @@ def renew(reactor: Any) -> None:
     Give a reactor that was forked, and does not run, what is its own: an epoll set and the pipe
     that wakes it. Those that it had are those of its parent and siblings too.
     """
-    if hasattr(os, "SCHED_BATCH"):
+    if hasattr(os, "SCHED_BATCH") and os.sched_getscheduler(0) == os.SCHED_OTHER:
         # A worker that is at work goes on with all that has come, although there is something to do
         # for another one on the same core: to take turns for each event costs a third more.
         with suppress(OSError):

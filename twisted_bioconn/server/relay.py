@@ -41,7 +41,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from twisted_bioconn._engine import Buffer
-from twisted_bioconn._transport import Stream, sender
+from twisted_bioconn._transport import Stream, address_text, sender
 from twisted_bioconn.protocol import TLSConnectorProtocol
 
 #: How long a back end may take to answer, in seconds, all its addresses and its TLS included.
@@ -105,17 +105,6 @@ def _half_closes(transport: StreamTransport) -> bool:
     if not hasattr(transport, "loseWriteConnection"):
         return False
     return _flush_of(transport) is not None or not ISSLTransport.providedBy(transport)
-
-
-def address_text(address: IAddress) -> str:
-    """An address as people write it: C{192.0.2.1:443}, C{[2001:db8::1]:443} or a path."""
-    host, port = getattr(address, "host", None), getattr(address, "port", None)
-    if host is not None:
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    name = getattr(address, "name", None)
-    if isinstance(name, bytes):
-        return name.decode("utf-8", "backslashreplace")
-    return "a local client"
 
 
 @implementer(IProtocol, IHalfCloseableProtocol, IPushProducer)

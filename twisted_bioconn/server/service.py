@@ -30,6 +30,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.server import Site
 
+from twisted_bioconn._transport import address_text
 from twisted_bioconn.certificates.development import (
     LOCAL_NAMES,
     DevelopmentAuthority,
@@ -51,7 +52,7 @@ from twisted_bioconn.server.options import (
     Web,
 )
 from twisted_bioconn.server.page import NegotiationPage
-from twisted_bioconn.server.relay import RelayFactory, address_text
+from twisted_bioconn.server.relay import RelayFactory
 from twisted_bioconn.server.renewal import Renewal
 from twisted_bioconn.server.sites import (
     EchoFactory,

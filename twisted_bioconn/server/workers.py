@@ -337,9 +337,9 @@ class Workers:
             with suppress(KeyError):
                 self._selector.unregister(seat.link)
             return
-        if said.startswith(FAILED):
+        if FAILED in said:
             if seat.forks == 1 and self._deadline is None:
-                reason = said.removeprefix(FAILED).decode("utf-8", "replace")
+                reason = said.partition(FAILED)[2].decode("utf-8", "replace")
                 self.failed = f"worker {seat.index} cannot start: {reason}"
                 self._end()
             return
