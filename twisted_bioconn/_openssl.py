@@ -269,8 +269,6 @@ class FastEngine:
                 return stop
             if stop != _MORE:
                 return self._read_stopped(stop)
-            if not _BIO_get_mem_data(self._into_ssl, _NULL):
-                return False
         # An error that somebody else left in the queue would be taken for ours.
         _ERR_clear_error()
         ssl = self._ssl
