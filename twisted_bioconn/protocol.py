@@ -88,7 +88,7 @@ _log = Logger()
 _CONNECTED = Phase.CONNECTED
 _OPEN = State.OPEN
 
-SHRINK_AFTER = 0.5
+SHRINK_AFTER = 0.25
 """Seconds without so many after which the buffers are replaced by fresh ones."""
 
 GATHER = 64_000
