@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 from io import StringIO
@@ -24,7 +25,13 @@ from twisted_bioconn.endpoints import ServerEndpoint
 from twisted_bioconn.errors import ConfigurationError
 from twisted_bioconn.server.options import Options
 from twisted_bioconn.server.renewal import Renewal
-from twisted_bioconn.server.service import Front, Listener, StartFailed, makeService
+from twisted_bioconn.server.service import (
+    Front,
+    Listener,
+    StartFailed,
+    _give_back_large_blocks,
+    makeService,
+)
 from twisted_bioconn.server.sites import WSGIThreads
 
 
@@ -211,6 +218,29 @@ class FrontTests(SynchronousTestCase):
         for function, arguments, named in self.reactor.whenRunningHooks:
             function(*arguments, **named)
         self.assertEqual(signal.getsignal(signal.SIGTERM), theirs)
+
+
+class MemoryTests(SynchronousTestCase):
+    """What glibc is told."""
+
+    def test_large_blocks(self) -> None:
+        """From which size on blocks go back to the system; other C libraries are left alone."""
+        told: list[tuple[int, int]] = []
+
+        class Library:
+            """A C library."""
+
+            def mallopt(self, option: int, value: int) -> None:
+                told.append((option, value))
+
+        def none(_: object) -> None:
+            raise OSError("no such library")
+
+        for library in (lambda _: Library(), lambda _: object(), none):
+            self.patch(ctypes, "CDLL", library)
+            _give_back_large_blocks()
+        # mallopt(3): M_MMAP_THRESHOLD is -3.
+        self.assertEqual(told, [(-3, 131072)])
 
 
 class RealPortTests(TestCase):
