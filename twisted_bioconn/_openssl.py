@@ -115,8 +115,10 @@ try:
     from OpenSSL._util import lib as _lib
 
     _NEEDED = (
-        "BIO_get_mem_data BIO_new BIO_read BIO_s_mem BIO_write ERR_clear_error SSL_do_handshake "
-        "SSL_CTX_set1_curves_list SSL_CTX_set1_sigalgs_list SSL_MODE_ENABLE_PARTIAL_WRITE "
+        "BIO_get_mem_data BIO_new BIO_new_mem_buf BIO_read BIO_s_mem BIO_set_mem_eof_return "
+        "BIO_write ERR_clear_error SSL_ERROR_SSL SSL_ERROR_WANT_READ SSL_ERROR_ZERO_RETURN "
+        "SSL_do_handshake SSL_set_shutdown SSL_CTX_set1_curves_list SSL_CTX_set1_sigalgs_list "
+        "SSL_MODE_ENABLE_PARTIAL_WRITE "
         "SSL_MODE_RELEASE_BUFFERS SSL_clear_mode SSL_get_extms_support "
         "SSL_get_ex_data_X509_STORE_CTX_idx SSL_get_verify_result SSL_read SSL_session_reused "
         "SSL_set_bio SSL_set_mode SSL_set_verify SSL_get_error SSL_write "
@@ -127,7 +129,7 @@ try:
     _context = SSL.Context(SSL.TLS_METHOD)
     for _holder, _names in (
         (SSL.Connection(_context), "_ssl _into_ssl _from_ssl _raise_ssl_error _reverse_mapping"),
-        (_context, "_context"),
+        (_context, "_context _verify_helper _alpn_select_helper"),
         (crypto.X509, "_from_raw_x509_ptr"),
     ):
         _missing += [name for name in _names.split() if not hasattr(_holder, name)]
