@@ -222,13 +222,12 @@ class _Side:
 
     def _send_to(self, transport: StreamTransport | None) -> None:
         """Send what comes in to the other side's transport; L{None} to discard it."""
+        self.dataReceived = _discard if transport is None else sending(transport)
         receiver = None
         if isinstance(transport, TLSConnectorProtocol):
-            self.dataReceived, receiver = transport.send, transport.sendReceived
+            receiver = transport.sendReceived
         elif isinstance(transport, Stream):
-            self.dataReceived, receiver = transport.send, transport.send_received
-        else:
-            self.dataReceived = _discard if transport is None else sending(transport)
+            receiver = transport.send_received
         if isinstance(self.transport, Stream):
             self.transport.receiver = receiver
         elif not isinstance(self.transport, TLSConnectorProtocol):
