@@ -55,7 +55,6 @@ returns them and raises at the next call.
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import Any, NoReturn
 
 from OpenSSL import SSL
@@ -63,61 +62,25 @@ from OpenSSL import SSL
 from ._engine import BUFFER_SIZE, Buffer, Engine, Form, copy_of
 from ._failures import peer_error
 from ._openssl import engine_for, session_keeper_of
+from ._states import BEFORE_OPEN, TRANSITIONS, State, Step
 from ._verification import Verification, verification_of
 from .buffer import WriteBuffer, WriteBufferLike
 from .errors import PeerError, TruncatedError, UsageError
 from .negotiated import Negotiated, channel_binding, negotiated_by
 from .verify import full_chain
 
-__all__ = ["Connector", "State", "Step", "WriteBuffer", "WriteBufferLike"]
+__all__ = [
+    "BEFORE_OPEN",
+    "TRANSITIONS",
+    "Connector",
+    "State",
+    "Step",
+    "WriteBuffer",
+    "WriteBufferLike",
+]
 
 
-class State(Enum):
-    """Where a connection is."""
-
-    IDLE = "idle"
-    HANDSHAKING = "handshaking"
-    OPEN = "open"
-    LOCAL_CLOSED = "closed by us, the peer may go on"
-    REMOTE_CLOSED = "closed by the peer, we may go on"
-    CLOSED = "closed both ways"
-    FAILED = "failed"
-
-    # An Enum's own is a function of Python's.
-    __hash__ = object.__hash__
-
-
-class Step(Enum):
-    """What takes a connection from one state to the next."""
-
-    START = "the handshake begins"
-    ESTABLISH = "the handshake is done"
-    LOCAL_CLOSE = "our close_notify is written"
-    REMOTE_CLOSE = "the peer's close_notify is read"
-    FAIL = "the peer broke the rules, refused us or was refused, or the wire was cut"
-
-    __hash__ = object.__hash__
-
-
-TRANSITIONS: dict[State, dict[Step, State]] = {
-    State.IDLE: {Step.START: State.HANDSHAKING, Step.FAIL: State.FAILED},
-    State.HANDSHAKING: {Step.ESTABLISH: State.OPEN, Step.FAIL: State.FAILED},
-    State.OPEN: {
-        Step.LOCAL_CLOSE: State.LOCAL_CLOSED,
-        Step.REMOTE_CLOSE: State.REMOTE_CLOSED,
-        Step.FAIL: State.FAILED,
-    },
-    State.LOCAL_CLOSED: {Step.REMOTE_CLOSE: State.CLOSED, Step.FAIL: State.FAILED},
-    State.REMOTE_CLOSED: {Step.LOCAL_CLOSE: State.CLOSED, Step.FAIL: State.FAILED},
-    State.CLOSED: {},
-    State.FAILED: {},
-}
-"""All that can happen to a connection.  What is not here does not happen."""
-
-# The states in groups, for the questions that are asked of them on every call.  Tuples, and not
-# sets: an Enum's hash is a call of Python's.
-BEFORE_OPEN = (State.IDLE, State.HANDSHAKING)
-"""The states in which nothing can be encrypted yet."""
+# The states in groups, for the questions that are asked of them on every call.
 _OPEN = State.OPEN
 """A global name is cheaper than an attribute of an Enum."""
 _WRITABLE = (State.IDLE, State.HANDSHAKING, State.OPEN, State.REMOTE_CLOSED)
