@@ -134,7 +134,7 @@ class DevelopmentAuthority:
             IP addresses.
         @raise ConfigurationError: there is no name, one is neither, or the authority has expired.
         """
-        return self._issue(_general_names(names), ExtendedKeyUsageOID.SERVER_AUTH)
+        return self._issue(general_names(names), ExtendedKeyUsageOID.SERVER_AUTH)
 
     def issue_client(self, name: str) -> CertifiedKey:
         """
@@ -162,7 +162,7 @@ class DevelopmentAuthority:
 
         @raise ConfigurationError: as L{issue}, or the new one cannot be written.
         """
-        wanted = _general_names(names)
+        wanted = general_names(names)
         self._check_dates()
         leaf = self._kept(wanted)
         if leaf is None:
@@ -364,7 +364,12 @@ def _is_authority(certificate: x509.Certificate) -> bool:
         return False
 
 
-def _general_names(names: Iterable[str]) -> list[_Name]:
+def general_names(names: Iterable[str]) -> list[_Name]:
+    """
+    What a certificate says for these names, each of them once.
+
+    @raise ConfigurationError: there is none, or one is neither a DNS name nor an IP address.
+    """
     found = list(dict.fromkeys(_general_name(name) for name in names))
     if not found:
         raise ConfigurationError("a server's certificate needs at least one name")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -35,6 +36,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import PublicKeyAlgorithmOID
 from OpenSSL.crypto import X509, PKey
 
+from twisted_bioconn.certificates._derivation import refuse_costly_pem
 from twisted_bioconn.errors import ConfigurationError
 
 PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey | Ed448PrivateKey
@@ -43,31 +45,61 @@ PrivateKey = RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey | Ed448
 LARGEST_FILE = 1024 * 1024
 """The most that is read of any file, in bytes. A system's whole trust store is a fifth of it."""
 
+LARGEST_KEY = 16 * 1024
+"""
+The most bytes of a private key in PEM. RSA of 16384 bits, which takes seconds to check, has less.
+"""
+
+LONGEST_CHAIN = 10
+"""The most certificates of a chain."""
+
+_MOST_ISSUERS = 100  # of one name, each to be told from the others by a signature
+
 AUTHORITY_SUFFIXES = (".pem", ".crt", ".cer")
 """The files of a directory of authorities that count."""
 
 
-def read_file(path: str) -> bytes:
+def read_file(path: str, largest: int = LARGEST_FILE) -> bytes:
     """
-    Read a file of at most L{LARGEST_FILE} bytes.
+    Read a regular file.
 
-    @raise ConfigurationError: the file is not there, cannot be read or is too large. No more than
-        the limit is read of any file.
+    @param largest: the most bytes that it may have. No more than that is read of any file.
+    @raise ConfigurationError: the file is not there, cannot be read, is too large or is no file but
+        a directory, a pipe, a device: to read it could take for ever.
     """
     try:
-        with open(path, "rb") as file:
-            data = file.read(LARGEST_FILE + 1)
+        # Nothing is opened that could take notice of it, nor, were it put there in between, waited
+        # for: open(2), O_NONBLOCK.
+        _regular(path, os.stat(path).st_mode)
+        with open(path, "rb", opener=_open_at_once) as file:
+            _regular(path, os.fstat(file.fileno()).st_mode)
+            data = file.read(largest + 1)
     except FileNotFoundError:
+        if os.path.islink(path):
+            raise ConfigurationError(f"{path} is a link to what does not exist") from None
         raise ConfigurationError(f"{path} does not exist") from None
     except IsADirectoryError:
         raise ConfigurationError(f"{path} is a directory, not a file") from None
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+    except ConfigurationError:
+        raise
     except ValueError as error:  # a path with a NUL in it
         raise ConfigurationError(f"{path!r} is no path of a file: {error}") from None
-    if len(data) > LARGEST_FILE:
-        raise ConfigurationError(f"{path} is larger than {LARGEST_FILE} bytes")
+    if len(data) > largest:
+        raise ConfigurationError(f"{path} is larger than {largest} bytes")
     return data
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _regular(path: str, mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError
+    if not stat.S_ISREG(mode):
+        raise ConfigurationError(f"{path} is not a regular file")
 
 
 def read_passphrase(path: str) -> bytes:
@@ -199,7 +231,7 @@ def _certificates(blocks: Sequence[_Block], where: str) -> tuple[x509.Certificat
             )
         if block.label in ("CERTIFICATE", "X509 CERTIFICATE"):
             try:
-                found.append(_readable(x509.load_pem_x509_certificate(block.text)))
+                found.append(readable(x509.load_pem_x509_certificate(block.text)))
             except Exception as error:  # cryptography's have no common base
                 raise ConfigurationError(
                     f"{where} is damaged: its PEM block {number} is no certificate that can be read"
@@ -221,7 +253,7 @@ def _only(blocks: Sequence[_Block]) -> str:
     return f" (only: {', '.join(labels)})"
 
 
-def _readable(certificate: x509.Certificate) -> x509.Certificate:
+def readable(certificate: x509.Certificate) -> x509.Certificate:
     """
     See that what is asked of every certificate can be told: cryptography parses a name only when
     it is asked for.
@@ -239,12 +271,16 @@ def _private_key(blocks: Sequence[_Block], passphrase: bytes | None, where: str)
         raise ConfigurationError(f"{where} holds no private key{_only(blocks)}")
     if block.label == "OPENSSH PRIVATE KEY":
         raise ConfigurationError(f"the private key in {where} is in OpenSSH's form, not PKCS #8")
+    if len(block.text) > LARGEST_KEY:
+        raise ConfigurationError(f"the private key in {where} has more than {LARGEST_KEY} bytes")
     # RFC 1421, section 4.6.1.1, is how the older kinds say it.
     encrypted = block.label.startswith("ENCRYPTED") or b",ENCRYPTED" in block.text
     if encrypted and not passphrase:
         raise ConfigurationError(
             f"the private key in {where} is encrypted, and no passphrase was given"
         )
+    if block.label.startswith("ENCRYPTED"):
+        refuse_costly_pem(block.text, f"the private key in {where}")
     try:
         return load_pem_private_key(block.text, passphrase if encrypted else None)
     # "from None" so that no traceback shows what was being parsed.
@@ -252,7 +288,11 @@ def _private_key(blocks: Sequence[_Block], passphrase: bytes | None, where: str)
         raise ConfigurationError(
             f"the private key in {where} is of an unsupported kind, or encrypted in such a way"
         ) from None
-    except Exception:  # cryptography's have no common base
+    except BaseException as error:  # cryptography's have no common base
+        # Where its Rust panics, as for an initialization vector that is too short, it is none of
+        # Python's usual kinds.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise ConfigurationError(
             f"the private key in {where} cannot be decrypted: the passphrase is wrong, the key is"
             " damaged, or its cipher is not supported"
@@ -279,8 +319,24 @@ def load_authorities(path: str) -> tuple[x509.Certificate, ...]:
     @raise ConfigurationError: one of the files holds no certificate or cannot be read, or the
         directory has no such file.
     """
+    return tuple(
+        dict.fromkeys(
+            certificate
+            for file in files_in(path, AUTHORITY_SUFFIXES)
+            for certificate in load_certificates(read_file(file), file)
+        )
+    )
+
+
+def files_in(path: str, suffixes: tuple[str, ...]) -> list[str]:
+    """
+    The files of a directory whose names end in one of the suffixes, in any letter case, and begin
+    with no dot; of what is no directory, itself.
+
+    @raise ConfigurationError: the directory cannot be read, or has no such file.
+    """
     if not os.path.isdir(path):
-        return load_certificates(read_file(path), path)
+        return [path]
     try:
         names = sorted(os.listdir(path))
     except OSError as error:
@@ -288,20 +344,14 @@ def load_authorities(path: str) -> tuple[x509.Certificate, ...]:
     files = [
         file
         for name in names
-        if name.lower().endswith(AUTHORITY_SUFFIXES) and not name.startswith(".")
+        if name.lower().endswith(suffixes) and not name.startswith(".")
         if not os.path.isdir(file := os.path.join(path, name))
     ]
     if not files:
         raise ConfigurationError(
-            f"the directory {path} holds no file that ends in {', '.join(AUTHORITY_SUFFIXES)}"
+            f"the directory {path} holds no file that ends in {', '.join(suffixes)}"
         )
-    return tuple(
-        dict.fromkeys(
-            certificate
-            for file in files
-            for certificate in load_certificates(read_file(file), file)
-        )
-    )
+    return files
 
 
 @frozen
@@ -402,12 +452,12 @@ class CertifiedKey:
         C{chain} is put in order, and a root left out, as in L{from_pem}. To send a chain just as
         it is, call the class itself.
 
-        @param key: a private key of cryptography's, or a L{PKey}.
+        @param key: a private key of cryptography's, or a C{PKey} of pyOpenSSL's.
         @raise ConfigurationError: the key is not the certificate's or not for TLS.
         """
         try:
             leaf, *others = (
-                _readable(each.to_cryptography() if isinstance(each, X509) else each)
+                readable(each.to_cryptography() if isinstance(each, X509) else each)
                 for each in (certificate, *chain)
             )
         except ValueError as error:
@@ -477,21 +527,36 @@ def _assemble(
     certificates: _Source, key: _Source, extra: _Source | None, passphrase: bytes | None
 ) -> CertifiedKey:
     found = load_certificates(certificates.pem, certificates.where)
-    private = _usable(
-        _private_key(_blocks(key.pem, key.where), passphrase, key.where),
-        f"the private key in {key.where}",
-    )
+    private = _private_key(_blocks(key.pem, key.where), passphrase, key.where)
+    more = () if extra is None else load_certificates(extra.pem, extra.where)
+    return assemble(found, private, certificates.where, key.where, more)
+
+
+def assemble(
+    certificates: Sequence[x509.Certificate],
+    key: object,
+    where: str,
+    key_where: str,
+    more: Sequence[x509.Certificate] = (),
+) -> CertifiedKey:
+    """
+    Find among certificates that of a key, and its chain, as L{CertifiedKey.from_pem} does.
+
+    @param where: what to call the certificates in a message, and C{key_where} the key.
+    @param more: where to look for intermediates, besides.
+    @raise ConfigurationError: they do not match, or are not for TLS.
+    """
+    private = _usable(key, f"the private key in {key_where}")
     public = private.public_key()
-    leaf = next((each for each in found if _public_key(each) == public), None)
+    leaf = next((each for each in certificates if _public_key(each) == public), None)
     if leaf is None:
         raise ConfigurationError(
-            f"the private key in {key.where} belongs to no certificate in {certificates.where}"
+            f"the private key in {key_where} belongs to no certificate in {where}"
         )
-    pool = found if extra is None else found + load_certificates(extra.pem, extra.where)
     try:
-        return CertifiedKey(_ordered(leaf, pool), private)
+        return CertifiedKey(_ordered(leaf, (*certificates, *more)), private)
     except ConfigurationError as error:
-        raise ConfigurationError(f"{certificates.where} cannot be used: {error}") from None
+        raise ConfigurationError(f"{where} cannot be used: {error}") from None
 
 
 def _ordered(
@@ -501,14 +566,28 @@ def _ordered(
     The leaf, and the chain of its issuers that C{pool} has, without the self-signed one.
     """
     chain = [leaf]
+    by_subject: dict[x509.Name, dict[x509.Certificate, None]] = {}
+    for each in pool:
+        by_subject.setdefault(each.subject, {})[each] = None
     while True:
+        named = by_subject.get(chain[-1].issuer, {})
+        if len(named) > _MOST_ISSUERS:
+            raise ConfigurationError(
+                f"there are more than {_MOST_ISSUERS} certificates for"
+                f" {chain[-1].issuer.rfc4514_string()}"
+            )
         issuers = [
             each
-            for each in pool
+            for each in named
             if each not in chain and issued(each, chain[-1]) and not issued(each, each)
         ]
         if not issuers:
             return tuple(chain)
+        if len(chain) == LONGEST_CHAIN:
+            raise ConfigurationError(
+                f"the chain of the certificate for {_title(leaf)} has more than {LONGEST_CHAIN}"
+                " certificates"
+            )
         chain.append(max(issuers, key=lambda each: each.not_valid_after_utc))
 
 
