@@ -30,7 +30,28 @@ _CLIENT_CONNECTION_FOR_TLS = ClientTLSOptions.clientConnectionForTLS
 
 
 class CompleteOptions:
-    """Options of our own: their connections need nothing more done to them."""
+    """
+    Options of our own: their connections need nothing more done to them.
+
+    @ivar reads_hello: whether a server's connection can be made only when its client's hello has
+        been read.
+    """
+
+    reads_hello: bool = False
+
+
+def new_connection(context: SSL.Context, protocol: Any) -> SSL.Connection:
+    """
+    A connection of a context.
+
+    @param protocol: its TLS protocol, which may have a way of its own to make one: a traced one
+        has.
+    """
+    make = getattr(type(protocol), "newConnection", None)
+    connection: SSL.Connection = (
+        SSL.Connection(context) if make is None else make(protocol, context)
+    )
+    return connection
 
 
 class NoApplicationProtocol(SSL.Error):
