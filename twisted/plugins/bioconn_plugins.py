@@ -24,7 +24,7 @@ class _ServerParser:
     prefix = "bioconn"
 
     def parseStreamServer(self, reactor: Any, *args: Any, **kwargs: Any) -> IStreamServerEndpoint:
-        from twisted_bioconn.endpoints import ServerParser
+        from twisted_bioconn.endpoint_strings import ServerParser
 
         return ServerParser().parseStreamServer(reactor, *args, **kwargs)
 
@@ -34,7 +34,7 @@ class _ClientParser:
     prefix = "bioconn"
 
     def parseStreamClient(self, reactor: Any, *args: Any, **kwargs: Any) -> IStreamClientEndpoint:
-        from twisted_bioconn.endpoints import ClientParser
+        from twisted_bioconn.endpoint_strings import ClientParser
 
         return ClientParser().parseStreamClient(reactor, *args, **kwargs)
 

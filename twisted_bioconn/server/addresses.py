@@ -61,12 +61,15 @@ def parse(description: str) -> tuple[list[str], dict[str, str]]:
     Take an endpoint string apart, as Twisted does it: what is decided here about a string has to be
     true of the endpoint that Twisted makes of it.
 
-    @raise ConfigurationError: it ends in the middle of an escape.
+    @raise ConfigurationError: it ends in the middle of an escape, or the name of an option is not
+        ASCII.
     """
     try:
         return _parse(description)  # type: ignore[no-any-return]
     except RuntimeError:
         raise ConfigurationError("it ends in a backslash, which escapes nothing") from None
+    except UnicodeEncodeError:
+        raise ConfigurationError("the name of an option in it is not ASCII") from None
 
 
 def server_description(text: str) -> tuple[str, bool]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -22,6 +22,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from twisted_bioconn.server.adoption import leave as leave_open
+
 try:
     from twisted.internet import epollreactor
 except ImportError:
@@ -29,14 +31,24 @@ except ImportError:
 else:
     _EPOLL = (epollreactor.EPollReactor,)
 
-__all__ = ["REACTORS", "HeldFactory", "Link", "Worker", "WorkerPort", "leave", "renew", "twins"]
+__all__ = [
+    "REACTORS",
+    "HeldFactory",
+    "Link",
+    "Worker",
+    "WorkerPort",
+    "leave",
+    "renew",
+    "twins",
+]
 
 #: The kinds of reactor that L{renew} knows.
 REACTORS = (*_EPOLL, PollReactor, SelectReactor)
 
-#: What is said over a link: the development certificate is renewed; or, with a reason after it, the
-#: worker cannot start.
-RENEWED, FAILED = b"r", b"!"
+#: What is said over a link: the development certificate is renewed; look at once for what has
+#: changed; the worker serves; accept no more, for another one does; end at once; or, with a reason
+#: after it, the worker cannot start.
+RENEWED, RELOAD, READY, RETIRE, END, FAILED = b"r", b"h", b"y", b"q", b"e", b"!"
 
 #: The longest that is said at a time, in bytes.
 LONGEST = 1024
@@ -44,7 +56,9 @@ LONGEST = 1024
 _log = Logger()
 
 
-def twins(port: Any, count: int) -> list[socket.socket]:
+def twins(
+    port: Any, count: int, inherited: Sequence[socket.socket] | None = None
+) -> list[socket.socket]:
     """
     Listening sockets at the same address as a port's, between which the kernel spreads connections.
 
@@ -52,6 +66,8 @@ def twins(port: Any, count: int) -> list[socket.socket]:
     is refused as ever.
 
     @param count: how many there are to be with the port's own.
+    @param inherited: those of the program that this one takes the place of; L{None} where it takes
+        nobody's.
     @return: the others; none where the port's own has to be shared.
     """
     if (
@@ -59,13 +75,16 @@ def twins(port: Any, count: int) -> list[socket.socket]:
         or not isinstance(port, tcp.Port)
         or port.addressFamily not in (socket.AF_INET, socket.AF_INET6)
         # So Twisted marks one that somebody else has opened, as systemd does.
-        or not port._shouldShutdown
+        or not (port._shouldShutdown or inherited is not None)
     ):
         return []
-    made: list[socket.socket] = []
+    made = list(inherited or ())
+    # There were more workers.
+    while len(made) > count - 1:
+        made.pop().close()
     try:
         port.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        for _ in range(count - 1):
+        while len(made) < count - 1:
             made.append(port.createInternetSocket())
             made[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             made[-1].bind(port.socket.getsockname())
@@ -137,15 +156,11 @@ class WorkerPort:
 
     def __init__(self, port: Any) -> None:
         self._port = port
+        self.getHost = port.getHost
 
     def stopListening(self) -> None:
         """Accept no more here."""
-        port = self._port
-        port.stopReading()
-        if isinstance(port, tcp.Port):
-            port.socket.close()
-            assert port.factory is not None
-            port.factory.doStop()
+        leave_open(self._port)
 
 
 @implementer(IReadDescriptor)
@@ -154,6 +169,9 @@ class Link:
     A worker's end of the socket to its parent.
 
     @ivar renewed: called when another worker has renewed what all use.
+    @ivar reload: called when all workers are to look for what has changed.
+    @ivar retire: called when another worker has taken the place of this one.
+    @ivar end: called when the worker is to end at once.
     @ivar parent_gone: called when the parent has ended.
     """
 
@@ -164,6 +182,9 @@ class Link:
         self._end = end
         self.fileno = end.fileno
         self.renewed: Callable[[], object] = _do_nothing
+        self.reload: Callable[[], object] = _do_nothing
+        self.retire: Callable[[], object] = _do_nothing
+        self.end: Callable[[], object] = _do_nothing
         self.parent_gone: Callable[[], object] = _do_nothing
         reactor.addReader(self)
 
@@ -185,8 +206,15 @@ class Link:
             said = b""
         if not said:
             return CONNECTION_DONE
-        # However often it was renewed, the last one counts.
-        self.renewed()
+        # However often it was said, once is enough.
+        if RENEWED in said:
+            self.renewed()
+        if RELOAD in said:
+            self.reload()
+        if RETIRE in said:
+            self.retire()
+        if END in said:
+            self.end()
         return None
 
     def connectionLost(self, reason: Failure) -> None:
@@ -201,6 +229,11 @@ class Link:
         with suppress(OSError):
             self._end.send(RENEWED)
 
+    def tell_ready(self) -> None:
+        """Tell the parent that this worker serves."""
+        with suppress(OSError):
+            self._end.send(READY)
+
     def tell_failed(self, reason: str) -> None:
         """Tell the parent why this worker cannot start."""
         with suppress(OSError):
@@ -213,10 +246,12 @@ class Worker:
     A worker, as it knows itself.
 
     @ivar index: its number, from 0 up; what takes its place inherits it.
+    @ivar status: the exit status with which it is to end.
     """
 
     index: int
     link: Link
+    status: int = 0
 
     @property
     def is_steward(self) -> bool:
@@ -231,7 +266,7 @@ class Worker:
 
     def end(self) -> NoReturn:
         """End this process."""
-        leave(0)
+        leave(self.status)
 
 
 def leave(status: int) -> NoReturn:

@@ -30,6 +30,12 @@ def is_local(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
+def without_port(host: str) -> str:
+    """The name or address in a C{Host} header, in small letters."""
+    name, colon, port = host.lower().rpartition(":")
+    return name if colon and port.isdecimal() else host.lower()
+
+
 @implementer(IStreamClientEndpoint)
 class LocalEndpoint:
     """

@@ -1,108 +1,43 @@
 """
-The command line of C{twistd bioconn}.
+The command line of C{twistd bioconn}::
 
     twistd -n bioconn --listen 8443 --forward localhost:8080
 
 C{--listen} says where clients come in, and the target after it what they get. The pair may be
-repeated. Everything that can be found wrong before anything is started is found here, and is one
-line on stderr and exit status 1.
+repeated. The same can be said in a file, which C{--config} names: see
+L{config<twisted_bioconn.server.config>}. What the command line says in single words wins over the
+file; its pairs are added to those of the file.
+
+Everything that can be found wrong before anything is started is found here, and is a line on stderr
+for each thing and exit status 1.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from attrs import frozen
-from twisted.internet.interfaces import (
-    IProtocolFactory,
-    IStreamClientEndpoint,
-    IStreamServerEndpoint,
-)
+from attrs import evolve
 from twisted.python import usage
 
 from twisted_bioconn import __version__
 from twisted_bioconn.errors import ConfigurationError
 from twisted_bioconn.reactor import install_best_reactor
-from twisted_bioconn.server.addresses import (
-    client_description,
-    client_endpoint,
-    connect_timeout,
-    leaves_in_the_clear,
-    parse,
-    server_description,
-    server_endpoint,
-)
+from twisted_bioconn.server._config_values import FORWARD_OPTIONS, forward_option_from_text
+from twisted_bioconn.server._mistakes import Mistake, Mistakes, Words
+from twisted_bioconn.server.checking import later_user, unreadable_later
+from twisted_bioconn.server.config import MOST_WORKERS, Configuration, Listening, read_config
 from twisted_bioconn.server.hints import did_you_mean
-from twisted_bioconn.server.relay import CONNECT_TIMEOUT
-from twisted_bioconn.server.sites import Application, load_application, load_factory
+from twisted_bioconn.server.holdings import LEAST
+from twisted_bioconn.server.inspection import name_asked_for
+from twisted_bioconn.server.logs import FORMATS, log_as
+from twisted_bioconn.server.pairs import pairs_of
+from twisted_bioconn.server.targets import Pair
 
-#: More than any machine has cores is a mistake.
-MOST_WORKERS = 1024
-
-
-@frozen
-class Forward:
-    """Relay to a back end; L{None} for the timeout where the endpoint has its own (seconds)."""
-
-    description: str
-    endpoint: IStreamClientEndpoint
-    connect_timeout: float | None
-
-
-@frozen
-class Web:
-    """Serve a directory."""
-
-    directory: str
-
-
-@frozen
-class WSGI:
-    """Run a WSGI application."""
-
-    application: Application
-
-
-@frozen
-class Custom:
-    """Whatever the user's factory does."""
-
-    factory: IProtocolFactory
-
-
-@frozen
-class Echo:
-    """Send back what comes."""
-
-
-Target = Forward | Web | WSGI | Custom | Echo
-
-
-@frozen
-class Listen:
-    """
-    Where clients come in.
-
-    @ivar text: as the user wrote it.
-    @ivar description: the endpoint string that this means.
-    @ivar endpoint: the endpoint; L{None} where it is to have the development certificate, which is
-        made when everything else is known to be right.
-    """
-
-    text: str
-    description: str
-    endpoint: IStreamServerEndpoint | None
-
-
-@frozen
-class Pair:
-    """A listening endpoint and its target."""
-
-    listen: Listen
-    target: Target
+_SCALARS = ("state", "workers", "drain", "status", "log", "max-buffered")
 
 
 class Options(usage.Options):
@@ -110,6 +45,7 @@ class Options(usage.Options):
     The options. What they come to is in C{pairs}, once they are parsed.
 
     @ivar pairs: what to serve and where; empty where the page about itself is to be served.
+    @ivar configuration: what the file and the command line say together.
     """
 
     synopsis = "[--listen ENDPOINT TARGET]..."
@@ -118,6 +54,12 @@ class Options(usage.Options):
         " https://localhost:8443/ is a page that shows what was negotiated with its visitor."
     )
     optParameters = [
+        [
+            "config",
+            None,
+            None,
+            "A file of TOML that says the same as options do, and more at once.",
+        ],
         [
             "state",
             None,
@@ -128,17 +70,79 @@ class Options(usage.Options):
         [
             "workers",
             None,
-            "1",
+            None,
             "How many processes serve: a number from 1 to 1024, or 'auto' for one on each core that"
-            " may be used. One that ends is replaced; SIGTERM to the first process ends all.",
+            " may be used (default: 1). One that ends is replaced; SIGTERM to the first process"
+            " ends all.",
+        ],
+        [
+            "drain",
+            None,
+            None,
+            "After SIGTERM, for how many seconds connections may come to an end by themselves"
+            " (default: 0).",
+        ],
+        [
+            "status",
+            None,
+            None,
+            "Where to tell what the server does: the path of a UNIX socket, a port of this"
+            " machine's own, or a bioconn: endpoint that asks for client certificates; 'on' for the"
+            " socket in the state directory, which is where commands such as 'bioconn status' ask.",
+        ],
+        [
+            "log",
+            None,
+            None,
+            "What the log looks like: 'text', or 'json' with an object a line (default: text).",
+        ],
+        [
+            "max-buffered",
+            None,
+            None,
+            "How many bytes to hold in all, in each process, for clients and back ends that do not"
+            " read; with more, the one is reset that has not read for the longest time (default:"
+            " any number).",
+        ],
+        [
+            "explain",
+            None,
+            None,
+            "Open nothing: say what a client gets that asks for this host name or IP address, and"
+            " exit; with status 1 where there is no valid certificate for it.",
         ],
     ]
     optFlags = [
+        [
+            "check",
+            None,
+            "Open nothing: say everything that is wrong, with file, line and key, and exit; with"
+            " status 1 where there is anything.",
+        ],
+        [
+            "dump",
+            None,
+            "Open nothing: print, as a file for --config, what the file and the options come to"
+            " together, and exit.",
+        ],
+        [
+            "show-certificates",
+            None,
+            "Open nothing: print a table of the certificates, and exit; with status 1 where one has"
+            " expired, has an error, or there is none.",
+        ],
         [
             "unsafe-plain-target",
             None,
             "Forward in the clear to other machines, and to endpoints of which it is not known that"
             " they are encrypted.",
+        ],
+        [
+            "trace-failures",
+            None,
+            "With --status: show each step of the last 200 handshakes that have failed. For this"
+            " all connections are traced: a handshake costs some 70 % more CPU, and each message"
+            " after it twice as much. It is off by default.",
         ],
     ]
 
@@ -147,7 +151,11 @@ class Options(usage.Options):
         install_best_reactor()
         super().__init__()  # type: ignore[no-untyped-call]
         self.pairs: list[Pair] = []
-        self._words: list[tuple[str, list[tuple[str, str]]]] = []
+        self.configuration = Configuration()
+        self._config_path = ""
+        self._scalars: dict[str, Any] | None = None
+        # An endpoint, its targets, and how they are forwarded to.
+        self._words: list[tuple[str, list[tuple[str, str]], dict[str, str]]] = []
 
     def opt_version(self) -> None:
         """Say which version this is, and exit."""
@@ -157,14 +165,15 @@ class Options(usage.Options):
     def opt_listen(self, endpoint: str) -> None:
         """
         Where clients come in: an endpoint string, or PORT or ADDRESS:PORT for bioconn:PORT. In the
-        short form, without privateKey=, it has a certificate from the development authority.
+        short form, where no option says where certificates come from, it has one from the
+        development authority.
         """
-        self._words.append((endpoint, []))
+        self._words.append((endpoint, [], {}))
 
     def opt_forward(self, endpoint: str) -> None:
         """
         Relay to a client endpoint, or to HOST:PORT for tcp:HOST:PORT. One that is not encrypted has
-        to be on this machine.
+        to be on this machine. Where it is repeated, there are several back ends.
         """
         self._target("--forward", endpoint)
 
@@ -210,50 +219,175 @@ class Options(usage.Options):
             super().parseOptions(options)  # type: ignore[no-untyped-call]
         except usage.UsageError as error:
             raise SystemExit(f"bioconn: {self._explain(str(error))}") from None
+        except Mistakes as error:
+            if self["check"]:
+                # There is no file to look into.
+                _print(f"{each}\n" for each in error.mistakes)
+                raise SystemExit(1) from None
+            lines = "\n".join(f"bioconn: {each}" for each in error.mistakes)
+            raise SystemExit(lines) from None
         except ConfigurationError as error:
             raise SystemExit(f"bioconn: {error}") from None
 
     def postOptions(self) -> None:
         """
-        Make of the words what they stand for.
+        Make of the words, and of the file, what they stand for.
 
-        @raise ConfigurationError: one of them is wrong.
+        @raise ConfigurationError: something is wrong.
+        @raise SystemExit: this was all that was asked for.
         """
-        self["workers"] = _workers(self["workers"])
-        for endpoint, targets in self._words:
+        if self["explain"] is not None:
+            self["explain"] = name_asked_for(self["explain"])
+        if self["config"] is not None:
+            # A reload may come when twistd has gone to another directory.
+            self._config_path = os.path.abspath(self["config"])
+        self.configuration, mistakes = self._read(self["config"])
+        if self["check"]:
+            self._check(mistakes)
+        if self["dump"]:
+            if mistakes:
+                raise Mistakes(mistakes)
+            _print([self.configuration.as_toml()])
+        if self["check"] or self["dump"]:
+            raise SystemExit(0)
+        self.pairs = self._pairs(self.configuration, mistakes)
+        self["state"] = self.configuration.state
+        self["workers"] = _workers(self.configuration.workers)
+        self["drain"] = self.configuration.drain
+        self["status"] = self.configuration.status_place
+        self["log"] = self.configuration.log
+        log_as(self["log"], {} if self.parent is None else self.parent)
+        self["max-buffered"] = self.configuration.max_buffered
+
+    def reread(self) -> tuple[Configuration, list[Pair]]:
+        """
+        Read the file again; what the command line says stays. The old C{configuration} and C{pairs}
+        stay what they are.
+
+        @raise Mistakes: something is wrong.
+        """
+        path = None if self["config"] is None else self._config_path
+        configuration, mistakes = self._read(path)
+        return configuration, self._pairs(configuration, mistakes)
+
+    def _read(self, path: str | None) -> tuple[Configuration, list[Mistake]]:
+        """What file and command line say together, and what is wrong in the file."""
+        configuration, mistakes = (Configuration(), []) if path is None else read_config(path)
+        if self._scalars is None:
+            self._scalars = self._own_scalars()
+        listen = (*configuration.listen, *self._own_listen())
+        if path is not None and not listen and not mistakes:
+            mistakes = [Mistake(path, None, "there is no [[listen]] in it: nothing to serve")]
+        places = {
+            key: Words(f"--{key}" if value is True else f"--{key} {value}")
+            for key, value in self._scalars.items()
+        }
+        return evolve(
+            configuration,
+            **{key.replace("-", "_"): value for key, value in self._scalars.items()},
+            listen=listen,
+            places={**configuration.places, **places},
+        ), mistakes
+
+    def _own_scalars(self) -> dict[str, Any]:
+        """What the command line says, but for its pairs."""
+        found: dict[str, Any] = {key: self[key] for key in _SCALARS if self[key] is not None}
+        for key, text in found.items():
+            if not text:
+                raise ConfigurationError(f"--{key}: this is empty")
+        if "workers" in found:
+            found["workers"] = _workers_given(found["workers"])
+        if "drain" in found:
+            found["drain"] = _drain(found["drain"])
+        if found.get("log", "text") not in FORMATS:
+            raise ConfigurationError(f"--log {found['log']}: this must be {' or '.join(FORMATS)}")
+        if self["trace-failures"]:
+            found["trace-failures"] = True
+        if "max-buffered" in found:
+            found["max-buffered"] = _max_buffered(found["max-buffered"])
+        return found
+
+    def _own_listen(self) -> list[Listening]:
+        """The pairs of the command line."""
+        found = []
+        for endpoint, targets, forwarding in self._words:
             if not targets:
                 raise usage.UsageError(
                     f"--listen {endpoint}: no target follows it (--forward, --web, --wsgi,"
                     " --factory or --echo)"
                 )
             option, value = targets[0]
-            if len(targets) > 1:
-                raise usage.UsageError(
-                    f"{targets[1][0]}: --listen {endpoint} has its target already ({option})"
-                )
-        # In two steps, so that all of the command line is known to make sense before a user's
-        # module is imported.
-        listens = [_listen(endpoint) for endpoint, _ in self._words]
-        for listen, (_, [(option, value)]) in zip(listens, self._words, strict=True):
-            self.pairs.append(Pair(listen, self._targeted(option, value)))
+            for another, _ in targets[1:]:
+                if (option, another) != ("--forward", "--forward"):
+                    raise usage.UsageError(
+                        f"{another}: --listen {endpoint} has its target already ({option})"
+                    )
+            for each in forwarding:
+                if option != "--forward":
+                    raise usage.UsageError(f"--{each}: --listen {endpoint} has no --forward")
+                if each.startswith("health-") and "health-check" not in forwarding:
+                    raise usage.UsageError(
+                        f"--{each} {forwarding[each]}: this is of no use without --health-check"
+                    )
+            key, words = option[2:], tuple(f"{each} {text}".rstrip() for each, text in targets)
+            given: Any = {
+                "forward": tuple(text for _, text in targets),
+                "echo": True,
+            }.get(key, value)
+            listening = Listening(
+                endpoint,
+                unsafe_plain_target=key == "forward" and bool(self["unsafe-plain-target"]),
+                forwarding={
+                    each: forward_option_from_text(each, text) for each, text in forwarding.items()
+                },
+                place=Words(
+                    f"--listen {endpoint}",
+                    words,
+                    {each: f"--{each} {text}" for each, text in forwarding.items()},
+                ),
+                **{key: given},
+            )
+            found.append(listening)
+        return found
+
+    def _pairs(self, configuration: Configuration, known: list[Mistake]) -> list[Pair]:
+        from twisted.internet import reactor
+
+        pairs, mistakes = pairs_of(reactor, configuration, known)
+        if mistakes:
+            raise Mistakes(mistakes)
+        return pairs
+
+    def _check(self, mistakes: list[Mistake]) -> None:
+        """
+        Say what is wrong in the file, in what it names, and on the command line.
+
+        @raise SystemExit: something is.
+        """
+        from twisted.internet import reactor
+
+        _, found = pairs_of(reactor, self.configuration, mistakes, is_check=True)
+        what = "the command line" if self["config"] is None else self["config"]
+        lines = [str(each) for each in found]
+        if not lines:
+            user = later_user(self.parent)
+            if user is not None:
+                notes = unreadable_later(self.configuration, user, self["config"])
+                lines = [f"{note} (a warning)" for note in notes]
+            lines.append(f"{what}: no mistakes")
+        _print(f"{line}\n" for line in lines)
+        if found:
+            raise SystemExit(1)
 
     def _target(self, option: str, value: str) -> None:
         if not self._words:
             raise usage.UsageError(f"{option} {value}".rstrip() + ": no --listen before it")
         self._words[-1][1].append((option, value))
 
-    def _targeted(self, option: str, value: str) -> Target:
-        match option:
-            case "--forward":
-                return _forward(value, bool(self["unsafe-plain-target"]))
-            case "--web":
-                return _web(value)
-            case "--wsgi":
-                return WSGI(load_application(option, value))
-            case "--factory":
-                return Custom(load_factory(option, value))
-            case _:
-                return Echo()
+    def _forwarding(self, key: str, value: str) -> None:
+        if not self._words:
+            raise usage.UsageError(f"--{key} {value}: no --listen before it")
+        self._words[-1][2][key] = value
 
     def _explain(self, sentence: str) -> str:
         """
@@ -274,61 +408,81 @@ class Options(usage.Options):
         return f"there is no option {dashes}{name}{near}"
 
 
-def _workers(text: str) -> int:
+def _forward_option(key: str, text: str) -> Callable[[Options, str], None]:
+    """The method that takes an option which stands after C{--forward}."""
+
+    def method(self: Options, value: str) -> None:
+        self._forwarding(key, value)
+
+    method.__doc__ = text
+    return method
+
+
+for _key, (_, _text) in FORWARD_OPTIONS.items():
+    setattr(Options, f"opt_{_key.replace('-', '_')}", _forward_option(_key, _text))
+
+
+def _print(parts: Iterable[str]) -> None:
+    try:
+        for part in parts:
+            # A name of a file may be in no encoding.
+            sys.stdout.write(part.encode("utf-8", "backslashreplace").decode())
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever reads has seen enough, such as head(1).
+        sys.stderr.close()
+
+
+def _workers_given(text: str) -> int | str:
+    """
+    What C{--workers} says.
+    """
+    is_number = text.isascii() and text.isdigit() and len(text) < 10
+    count = int(text) if is_number else 0
+    if text != "auto" and not 1 <= count <= MOST_WORKERS:
+        raise ConfigurationError(
+            f"--workers {text}: this must be a number from 1 to {MOST_WORKERS}, or 'auto'"
+        )
+    return count or text
+
+
+def _max_buffered(text: str) -> int:
+    """
+    What C{--max-buffered} says, in bytes.
+    """
+    is_number = text.isascii() and text.isdigit() and len(text) < 16
+    if not is_number or int(text) < LEAST:
+        raise ConfigurationError(
+            f"--max-buffered {text}: this must be a number of bytes, {LEAST} at least"
+        )
+    return int(text)
+
+
+def _drain(text: str) -> float:
+    """
+    What C{--drain} says, in seconds.
+    """
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    # Also false for what is no number at all, nan.
+    if not 0 <= seconds < 1e9:
+        raise ConfigurationError(f"--drain {text}: this must be a number of seconds")
+    return seconds
+
+
+def _workers(given: int | str) -> int:
     """
     How many processes there are to be.
     """
-    if text == "auto":
+    if isinstance(given, int):
+        count = given
+    else:
         # A system that cannot say which cores we may use has them all for us.
         affinity = getattr(os, "sched_getaffinity", None)
         count = (os.cpu_count() or 1) if affinity is None else len(affinity(0))
         count = min(count, MOST_WORKERS) if hasattr(os, "fork") else 1
-    else:
-        is_number = text.isascii() and text.isdigit() and len(text) < 10
-        count = int(text) if is_number else 0
-        if not 1 <= count <= MOST_WORKERS:
-            raise ConfigurationError(
-                f"--workers {text}: this must be a number from 1 to {MOST_WORKERS}, or 'auto'"
-            )
     if count > 1 and not hasattr(os, "fork"):
-        raise ConfigurationError(f"--workers {text}: this system can have no more than 1")
+        raise ConfigurationError(f"--workers {given}: this system can have no more than 1")
     return count
-
-
-def _listen(text: str) -> Listen:
-    from twisted.internet import reactor
-
-    try:
-        description, is_short = server_description(text)
-        if is_short and not {"privateKey", "certKey"} & set(parse(description)[1]):
-            return Listen(text, description, None)
-        return Listen(text, description, server_endpoint(reactor, description))
-    except ConfigurationError as error:
-        raise ConfigurationError(f"--listen {text}: {error}") from error
-
-
-def _forward(text: str, in_the_clear: bool) -> Forward:
-    from twisted.internet import reactor
-
-    try:
-        description = client_description(text)
-        reason = None if in_the_clear else leaves_in_the_clear(description)
-        if reason is not None:
-            raise ConfigurationError(
-                f"{reason}; --unsafe-plain-target allows it, bioconn:HOST:PORT encrypts it"
-            )
-        endpoint = client_endpoint(reactor, description)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"--forward {text}: {error}") from error
-    own_timeout = connect_timeout(description) is not None
-    return Forward(text, endpoint, None if own_timeout else CONNECT_TIMEOUT)
-
-
-def _web(directory: str) -> Web:
-    if not os.path.isdir(directory):
-        problem = "this is no directory" if os.path.exists(directory) else "there is none"
-        raise ConfigurationError(f"--web {directory}: {problem}")
-    if not os.access(directory, os.R_OK | os.X_OK):
-        raise ConfigurationError(f"--web {directory}: it cannot be read")
-    # twistd may go to another directory before it starts.
-    return Web(os.path.abspath(directory))

@@ -8,15 +8,13 @@ through the function that it is made with; with no TLS on it, the page says so.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import re
 import shlex
 from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.python.failure import Failure
@@ -26,6 +24,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Request
 from twisted.web.template import Element, Flattenable, Tag, XMLString, flattenString, renderer, tags
 
+from twisted_bioconn._content_policy import hash_source
 from twisted_bioconn.negotiated import Negotiated
 from twisted_bioconn.server.facts import (
     Story,
@@ -36,11 +35,14 @@ from twisted_bioconn.server.facts import (
     printable,
     tell,
 )
+from twisted_bioconn.server.handshakes import KEPT, Handshakes, Watching
 
 __all__ = ["NegotiationPage"]
 
 _TEMPLATES: Final = files("twisted_bioconn.server") / "templates"
 _STYLE: Final = (_TEMPLATES / "page.css").read_text("utf-8")
+_DIAGRAM_STYLE: Final = _STYLE + (_TEMPLATES / "handshakes.css").read_text("utf-8")
+_SCRIPT: Final = (_TEMPLATES / "handshakes.js").read_text("utf-8")
 _PAGE: Final = XMLString((_TEMPLATES / "page.html").read_text("utf-8"))
 _PROBLEM: Final = XMLString((_TEMPLATES / "problem.html").read_text("utf-8"))
 
@@ -48,13 +50,20 @@ _TEXT: Final = "text/plain"
 _HTML: Final = "text/html"
 _JSON: Final = "application/json"
 
-_STYLE_HASH: Final = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+
+# No frame, nothing from elsewhere; the style sheet by its hash, the icon as data.
+_POLICY: Final = (
+    "default-src 'none'; style-src {style}; img-src data:; base-uri 'none'; form-action 'none';"
+    " frame-ancestors 'none'"
+)
+_PLAIN_POLICY: Final = _POLICY.format(style=hash_source(_STYLE))
+# With handshakes, the script that waits for further ones, by its hash; it asks this server alone.
+_WATCHING_POLICY: Final = (
+    f"{_POLICY.format(style=hash_source(_DIAGRAM_STYLE))}; script-src {hash_source(_SCRIPT)};"
+    " connect-src 'self'"
+)
 _HEADERS: Final = {
-    # No script, no frame, nothing from elsewhere; the style sheet by its hash, the icon as data.
-    "Content-Security-Policy": (
-        f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; img-src data:; base-uri 'none';"
-        " form-action 'none'; frame-ancestors 'none'"
-    ),
+    "Content-Security-Policy": _PLAIN_POLICY,
     # The facts are of one connection and one visitor.
     "Cache-Control": "no-store",
     "Vary": "Accept",
@@ -72,9 +81,15 @@ class _PageElement(Element):
 
     loader = _PAGE
 
-    def __init__(self, story: Story) -> None:
+    def __init__(self, story: Story, drawing: Tag | None = None, mark: str = "") -> None:
+        """
+        @param drawing: the handshake; L{None} where it is not shown.
+        @param mark: stands for all handshakes that there have been.
+        """
         super().__init__()
         self.story = story
+        self._drawing = drawing
+        self._mark = mark
 
     @renderer
     def page(self, request: IRequest | None, tag: Tag) -> Flattenable:
@@ -82,12 +97,31 @@ class _PageElement(Element):
         story = self.story
         return tag.fillSlots(
             state=story.state,
-            style=_STYLE,
+            style=_STYLE if self._drawing is None else _DIAGRAM_STYLE,
             title="".join(story.headline),
             lede=story.lede,
             visitor=story.visitor,
             server=story.server,
+            mark=self._mark,
+            script=_SCRIPT,
+            kept=(
+                "Nothing is stored."
+                if self._drawing is None
+                else f"The last {KEPT} handshakes are kept in memory, to be shown here, and nowhere"
+                " else."
+            ),
         )
+
+    @renderer
+    def handshake(self, request: IRequest | None, tag: Tag) -> Flattenable:
+        """The diagram, and room for those of further handshakes."""
+        return "" if self._drawing is None else tag
+
+    @renderer
+    def drawing(self, request: IRequest | None, tag: Tag) -> Flattenable:
+        """The diagram."""
+        assert self._drawing is not None
+        return self._drawing
 
     @renderer
     def headline(self, request: IRequest | None, tag: Tag) -> Flattenable:
@@ -231,6 +265,8 @@ class NegotiationPage(Resource):
     @param authority_file: the file with the certificate of the authority that signed the server's.
         Every visitor sees its name in the commands to try. L{None} where clients trust it anyhow.
     @param now: the present, with a time zone.
+    @param handshakes: shows each visitor their handshakes, the further ones at C{/handshakes};
+        L{None} where no connection is traced.
     """
 
     isLeaf = True
@@ -240,19 +276,30 @@ class NegotiationPage(Resource):
         negotiated_of: Callable[[Request], Negotiated | None],
         authority_file: str | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        handshakes: Handshakes | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._handshakes = handshakes
         self._negotiated_of = negotiated_of
         self._authority_file = authority_file
         self._now = now
 
-    def render(self, request: Request) -> bytes:
+    def render(self, request: Request) -> Any:
         """Answer a request."""
+        for name, value in _HEADERS.items():
+            request.setHeader(name, value)
         media = _preferred(",".join(request.requestHeaders.getRawHeaders("accept", ["*/*"])))
         if request.method not in (b"GET", b"HEAD"):
             request.setResponseCode(http.NOT_ALLOWED)
             request.setHeader("Allow", "GET, HEAD")
             title, sentence = "This page can only be read", "It knows GET and HEAD, nothing else."
+            body = self._problem(media, title, sentence)
+        elif request.path == b"/handshakes" and self._handshakes and request.method == b"GET":
+            watching = Watching(self._handshakes).render(request)
+            if isinstance(watching, int):
+                return watching
+            code, title, sentence = watching
+            request.setResponseCode(code)
             body = self._problem(media, title, sentence)
         elif request.path == b"/facts.json":
             media = _JSON
@@ -267,8 +314,6 @@ class NegotiationPage(Resource):
                 f"This server has / and /facts.json, no {path}.",
             )
             body = self._problem(media, title, sentence)
-        for name, value in _HEADERS.items():
-            request.setHeader(name, value)
         # JSON is UTF-8 and has no charset to name (RFC 8259, section 11).
         request.setHeader("Content-Type", media if media == _JSON else f"{media}; charset=utf-8")
         octets = body.encode() + b"\n"
@@ -290,7 +335,13 @@ class NegotiationPage(Resource):
             protocol=request.clientproto,
             now=self._now(),
         )
-        return _as_html(_PageElement(story)) if media == _HTML else as_text(story)
+        if media != _HTML:
+            return as_text(story)
+        drawing = None if self._handshakes is None else self._handshakes.own(request)
+        if self._handshakes is None or drawing is None:
+            return _as_html(_PageElement(story))
+        request.setHeader("Content-Security-Policy", _WATCHING_POLICY)
+        return _as_html(_PageElement(story, drawing, self._handshakes.mark))
 
     @staticmethod
     def _problem(media: str, title: str, sentence: str) -> str:

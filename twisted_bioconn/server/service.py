@@ -1,72 +1,63 @@
 """
-The service of C{twistd bioconn}.
-
-All ports are open before anything else starts, or none is. How the process ends: with exit status 1
-and a line on stderr where a port could not be opened, with 0 after SIGTERM. (A daemon's first
-process reports that line and has that status; the status of the daemon itself nobody sees.)
+What C{twistd bioconn} is asked for on its command line, made into a service.
 """
 
 from __future__ import annotations
 
-import atexit
-import ctypes
-import gc
 import os
 import shlex
-import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from functools import partial
 from ipaddress import ip_address
-from types import FrameType
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
-from twisted.application.service import IService, MultiService, Service
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.application.service import IService
 from twisted.internet.endpoints import quoteStringArgument
-from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
-from twisted.logger import Logger
-from twisted.python.failure import Failure
+from twisted.internet.interfaces import IProtocolFactory
 from twisted.web.server import Site
 
-from twisted_bioconn._transport import address_text
 from twisted_bioconn.certificates.development import (
     LOCAL_NAMES,
     DevelopmentAuthority,
     state_directory,
 )
 from twisted_bioconn.certificates.loading import CertifiedKey
+from twisted_bioconn.certificates.revocation import policy_of
 from twisted_bioconn.context import ServerOptions
 from twisted_bioconn.endpoints import ServerEndpoint
 from twisted_bioconn.errors import ConfigurationError
+from twisted_bioconn.port_options import Route
 from twisted_bioconn.server.addresses import parse, server_endpoint
-from twisted_bioconn.server.options import (
-    WSGI,
-    Custom,
-    Echo,
-    Forward,
-    Options,
-    Pair,
-    Target,
-    Web,
-)
-from twisted_bioconn.server.page import NegotiationPage
+from twisted_bioconn.server.ending_site import EndingSite
+from twisted_bioconn.server.front import Front, Listener, StartFailed
+from twisted_bioconn.server.holdings import HOLDINGS
+from twisted_bioconn.server.inspection import Report, Shown, explain, inspect, show
+from twisted_bioconn.server.options import Options
 from twisted_bioconn.server.relay import RelayFactory
+from twisted_bioconn.server.reloading import Proposal
 from twisted_bioconn.server.renewal import Renewal
 from twisted_bioconn.server.sites import (
     EchoFactory,
     WSGISite,
     WSGIThreads,
-    describe,
     negotiated_of,
     static_site,
 )
+from twisted_bioconn.server.targets import (
+    WSGI,
+    Custom,
+    Echo,
+    Forward,
+    Pair,
+    RouteTarget,
+    Target,
+    Web,
+)
 
 if TYPE_CHECKING:
-    from twisted_bioconn.server.forked import Worker, WorkerPort
     from twisted_bioconn.server.workers import Workers
 
 __all__ = ["Front", "Listener", "Options", "StartFailed", "makeService"]
@@ -76,315 +67,66 @@ PAGE = "https://localhost:8443/"
 PAGE_ENDPOINTS = ("bioconn:8443:interface=127.0.0.1", r"bioconn:8443:interface=\:\:1")
 
 
-_M_MMAP_THRESHOLD = -3
-
-
-@frozen
-class Listener:
-    """
-    A port to open.
-
-    @ivar name: what the user calls it.
-    @ivar endpoint: where it is.
-    @ivar factory: what a client of it gets.
-    @ivar visit: given the number of the port that it has, what to tell the user of it.
-    """
-
-    name: str
-    endpoint: IStreamServerEndpoint
-    factory: IProtocolFactory
-    visit: Callable[[int], Iterable[str]] | None = None
-
-
-class StartFailed(Exception, SystemExit):
-    """
-    A port could not be opened, and the reason was said.
-
-    twistd expects an C{Exception}, for which it removes its pid file and which it reports from a
-    daemon to the terminal; and Python ends with a traceback unless it is a C{SystemExit}.
-    """
-
-    def __init__(self, sentence: str) -> None:
-        super().__init__(sentence)
-        self.code = 1
-
-
-class Front(MultiService):
-    """
-    Opens ports, all or none, and closes them.
-
-    With workers, this process opens the ports. It forks when the reactor is about to start, after
-    all that twistd has to do; what else there is to start is started in the workers alone.
-
-    @ivar ports: those that are open.
-    """
-
-    _log = Logger()
-
-    def __init__(
-        self,
-        reactor: Any,
-        listeners: Iterable[Listener],
-        stdout: TextIO | None = None,
-        stderr: TextIO | None = None,
-        workers: Workers | None = None,
-    ) -> None:
-        """
-        @param stdout: where to tell the user what to visit; L{None} to have it in the log.
-        @param stderr: where to say why the start failed; L{None} to have it in the log alone.
-        @param workers: the processes that are to serve; L{None} if it is this one.
-        """
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._reactor = reactor
-        self._listeners = tuple(listeners)
-        self._lines: list[str] = []
-        self._stdout = stdout
-        self._stderr = stderr
-        self._opening: list[Deferred[None]] = []
-        self._failure: str | None = None
-        self._begun = False
-        self._stopping = False
-        self._workers = workers
-        self.ports: list[IListeningPort | WorkerPort] = []
-
-    def privilegedStartService(self) -> None:
-        """
-        Open the ports, while those below 1024 may still be opened.
-
-        @raise StartFailed: one cannot be opened; the others are closed again.
-        """
-        self._begun = True
-        for listener in self._listeners:
-            if self._workers is not None:
-                self._workers.hold(listener.factory)
-            self._opening.append(self._open(listener))
-            if self._workers is not None and not self._opening[-1].called:
-                self._failure = f"{listener.name}: it opens too late for --workers to share it"
-            if self._failure is not None:
-                self._close_at_once()
-                self._say_failure()
-                raise StartFailed(self._failure)
-        super().privilegedStartService()  # type: ignore[no-untyped-call]
-
-    def startService(self) -> None:
-        """
-        @raise StartFailed: a port cannot be opened.
-        """
-        # What runs this service need not know of privileges.
-        if not self._begun:
-            self.privilegedStartService()
-        self._begun = False
-        if self._workers is not None and self._reactor.running:
-            raise StartFailed("--workers has come too late: the reactor is running")
-        if self._workers is None:
-            super().startService()  # type: ignore[no-untyped-call]
-        else:
-            Service.startService(self)
-            self._reactor.addSystemEventTrigger("before", "startup", self._fork, self._workers)
-        self._reactor.callWhenRunning(self._settle)
-        DeferredList(self._opening).addCallback(self._all_open)
-
-    def stopService(self) -> Deferred[None]:
-        """
-        Close the ports.
-
-        @return: fires when they are closed and all else has stopped.
-        """
-        self._stopping = True
-        waiting = [super().stopService(), *self._close()]  # type: ignore[no-untyped-call]
-        return DeferredList(waiting).addCallback(lambda _: None)
-
-    def _open(self, listener: Listener) -> Deferred[None]:
-        """
-        Open one port. Most endpoints have done it, or have failed, when this returns.
-        """
-
-        def opened(port: IListeningPort) -> None:
-            self.ports.append(port)
-            if self._workers is not None:
-                self._workers.share(port)
-            self._log.info(
-                "{name}: listening on {address}",
-                name=listener.name,
-                address=address_text(port.getHost()),
-            )
-            number = getattr(port.getHost(), "port", None)
-            if listener.visit is not None and number is not None:
-                self._lines += listener.visit(number)
-
-        def failed(failure: Failure) -> None:
-            if self._failure is None and not self._stopping:
-                self._failure = f"{listener.name}: {_why_not(cast(BaseException, failure.value))}"
-
-        opening = maybeDeferred(listener.endpoint.listen, listener.factory)
-        return opening.addCallback(opened).addErrback(failed)
-
-    def _fork(self, workers: Workers) -> Deferred[None] | None:
-        """
-        Become a worker, or the parent of all until they have ended.
-
-        @return: in a worker nothing. In the parent what never fires, so that its reactor ends
-            without having run, and twistd does what it does at the end.
-        """
-        worker = workers.run()
-        if worker is not None:
-            try:
-                self._serve(workers, worker)
-            except BaseException as error:
-                # The reactor would start without what is missing.
-                worker.fail(describe(error))
-            return None
-        if workers.failed:
-            self._failure = workers.failed
-            self._say_failure()
-            atexit.register(_exit_with_failure)
-        self._reactor.crash()
-        return Deferred()
-
-    def _serve(self, workers: Workers, worker: Worker) -> None:
-        """
-        Start, in a worker, all that is to run there.
-        """
-        self.ports = list(workers.ports)
-        workers.start_factories()
-        worker.link.parent_gone = self._stop
-        for service in self.services:
-            if isinstance(service, Renewal):
-                service.load()
-                service.renewed = worker.link.tell_renewed
-                worker.link.renewed = service.load
-                if not worker.is_steward:
-                    continue
-            service.startService()
-        # After all others, also those that are added to this event from now on.
-        self._reactor.addSystemEventTrigger(
-            "during",
-            "shutdown",
-            self._reactor.addSystemEventTrigger,
-            "after",
-            "shutdown",
-            worker.end,
-        )
-
-    def _all_open(self, _: object) -> None:
-        if self._failure is not None:
-            self._fail_late()
-        elif not self._stopping:
-            for line in self._lines:
-                if self._stdout is None:
-                    self._log.info("{line}", line=line)
-                else:
-                    print(line, file=self._stdout, flush=True)
-
-    def _close(self) -> list[Deferred[Any]]:
-        for opening in self._opening:
-            opening.cancel()
-        ports, self.ports = self.ports, []
-        return [maybeDeferred(port.stopListening) for port in ports]
-
-    def _close_at_once(self) -> None:
-        """
-        Close the ports before there is a reactor running: it takes them a turn of it. Otherwise
-        sockets in the file system would stay there.
-        """
-        closing = self._close()
-        for _ in range(10):
-            if all(done.called for done in closing):
-                break
-            self._reactor.iterate(0)
-
-    def _say_failure(self) -> None:
-        # Not critical: as long as there is no log yet, Twisted writes that to stderr, as we do.
-        self._log.error("bioconn: {reason}", reason=self._failure)
-        if self._stderr is not None:
-            print(f"bioconn: {self._failure}", file=self._stderr, flush=True)
-
-    def _fail_late(self) -> None:
-        """
-        A port could not be opened, and that took so long that all else is running.
-        """
-        self._say_failure()
-        # twistd has no exit status for this: where it has nothing more to do, the status is 0.
-        atexit.register(_exit_with_failure)
-        self._stop()
-
-    def _settle(self) -> None:
-        """
-        Where the process is run for this service: end with status 0 on SIGTERM, which is how a
-        service is told to stop (Twisted would end the process by that same signal, after all is
-        done); and have the collector, which stops everything else, look at what came later alone.
-        """
-        ours = getattr(self._reactor, "sigTerm", None)
-        if ours is not None and signal.getsignal(signal.SIGTERM) == ours:
-            signal.signal(signal.SIGTERM, self._sigterm)
-            gc.collect()
-            gc.freeze()
-            _give_back_large_blocks()
-
-    def _sigterm(self, number: int, frame: FrameType | None) -> None:
-        self._reactor.callFromThread(self._stop)
-
-    def _stop(self) -> None:
-        if not self._stopping:
-            self._stopping = True
-            self._log.info("Shutting down.")
-            self._reactor.stop()
-
-
-def _give_back_large_blocks() -> None:
-    """
-    Have glibc give back to the system what bulk has taken, when it is freed.
-
-    By itself it takes ever larger blocks out of the heap (mallopt(3), M_MMAP_THRESHOLD), where what
-    was freed stays the process's as long as anything lies above it.
-    """
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 128 * 1024)
-
-
-def _exit_with_failure() -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(1)
-
-
-def _why_not(error: BaseException) -> str:
-    """
-    Why a port cannot be opened.
-    """
-    if isinstance(error, CannotListenError):
-        error = error.socketError
-    if isinstance(error, ConfigurationError):
-        return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return describe(error)
-
-
 def makeService(options: Options) -> Front:
     """
     Make the service that a command line asks for.
 
-    @raise SystemExit: the certificate for development cannot be had.
+    @raise SystemExit: the certificate for development cannot be had; or it asks for no service but
+        for what one would serve, which is printed.
     """
     from twisted.internet import reactor
 
     try:
         workers = _workers(reactor, options["workers"])
-        listeners, services = _Making(reactor, options).everything()
+        listeners, services = _Making(reactor, options.pairs, options["state"]).everything()
     except ConfigurationError as error:
         raise SystemExit(f"bioconn: {error}") from None
+    reports: list[Callable[[Sequence[Shown], datetime], Report]] = []
+    if options["show-certificates"]:
+        reports.append(show)
+    if options["explain"] is not None:
+        reports.append(partial(explain, options["explain"]))
+    if reports:
+        shown = [
+            Shown(
+                each.name,
+                each.target,
+                each.options,
+                each.until_renewal,
+                routes=each.endpoint.routes if isinstance(each.endpoint, ServerEndpoint) else (),
+            )
+            for each in listeners
+        ]
+        raise SystemExit(inspect(reactor, shown, reports, sys.stdout))
     # Only twistd knows daemons; what is not one has a terminal, or what stands in for it. Both are
     # asked for by their lasting names: the others may be the log's by now.
     parent: Any = options.parent or {}
     foreground = bool(parent.get("nodaemon", True))
-    front = Front(
-        reactor,
-        listeners,
-        sys.__stdout__ if foreground else None,
-        sys.__stderr__ if foreground else None,
-        workers,
-    )
+    make: Callable[..., Front] = Front
+    if options["status"] is not None:
+        # What tells the status takes twisted.web and prometheus-client.
+        from twisted_bioconn.server.observed_front import ObservedFront
+
+        make = partial(
+            ObservedFront,
+            options["status"],
+            trace_failures=options.configuration.trace_failures,
+        )
+    try:
+        front = make(
+            reactor,
+            listeners,
+            sys.__stdout__ if foreground else None,
+            sys.__stderr__ if foreground else None,
+            workers,
+            drain=options["drain"],
+            twistd=options.parent,
+        )
+    except ConfigurationError as error:
+        raise SystemExit(f"bioconn: {error}") from None
+    HOLDINGS.most = options["max-buffered"]
+    if options["config"] is not None:
+        front.reconfigure = partial(_reread, reactor, options, front)
     for service in services:
         service.setServiceParent(front)
     return front
@@ -404,16 +146,37 @@ def _workers(reactor: Any, count: int) -> Workers | None:
     return Workers(reactor, count)
 
 
+def _reread(reactor: Any, options: Options, front: Front) -> Proposal:
+    """
+    What the configuration file asks for now, as against what is in force.
+
+    @raise ConfigurationError: something is wrong in it.
+    """
+    configuration, pairs = options.reread()
+    listeners, _ = _Making(reactor, pairs, configuration.state).everything()
+
+    def adopt() -> None:
+        options.configuration = configuration
+        front.drain = configuration.drain
+        HOLDINGS.most = configuration.max_buffered
+
+    return Proposal(listeners, options.configuration.differences(configuration), adopt)
+
+
 class _Making:
     """
     The parts of a service, in the making.
     """
 
-    def __init__(self, reactor: Any, options: Options) -> None:
+    def __init__(self, reactor: Any, pairs: Sequence[Pair], state: str | None) -> None:
+        """
+        @param state: the directory of the development authority, as the user gave it.
+        """
         self._reactor = reactor
-        self._pairs = options.pairs
-        self._given_state: str | None = options["state"]
+        self._pairs = pairs
+        self._given_state = state
         self._authority: DevelopmentAuthority | None = None
+        self._renewal: IService | None = None
         self._served: list[ServerOptions] = []
         self._services: list[IService] = []
 
@@ -442,7 +205,8 @@ class _Making:
         addresses = [parse(description)[1].get("interface", "") for description in descriptions]
         names = dict.fromkeys([*LOCAL_NAMES, *filter(_is_visited, addresses)])
         self._authority = DevelopmentAuthority(state_directory(self._given_state))
-        self._services.append(Renewal(self._authority, self._use, self._reactor, names))
+        self._renewal = Renewal(self._authority, self._use, self._reactor, names)
+        self._services.append(self._renewal)
 
     def _use(self, certificate: CertifiedKey) -> None:
         for options in self._served:
@@ -458,31 +222,73 @@ class _Making:
         return endpoint
 
     def _listener(self, pair: Pair) -> Listener:
-        name = f"--listen {pair.listen.text}"
+        name = pair.listen.name
+        known = len(self._services)
         factory = self._factory(pair.target)
+        routes = [(each, self._factory(each.target)) for each in pair.routes]
+        services = tuple(self._services[known:])
+        if isinstance(pair.listen.endpoint, ServerEndpoint):
+            _route(pair.listen.endpoint, routes)
         if pair.listen.endpoint is not None:
-            return Listener(name, pair.listen.endpoint, factory)
+            return Listener(
+                name,
+                pair.listen.endpoint,
+                factory,
+                target=pair.words,
+                key=pair.key,
+                services=services,
+            )
         description = pair.listen.description
         try:
             endpoint = self._development_endpoint(description)
         except ConfigurationError as error:
             raise ConfigurationError(f"{name}: {error}") from error
+        _route(endpoint, routes)
+        self._served += endpoint.all_options[1:]
         address = parse(description)[1].get("interface", "")
         host = address if _is_visited(address) else "localhost"
-        return Listener(name, endpoint, factory, self._visit(host, isinstance(factory, Site)))
+        assert self._authority is not None
+        assert self._renewal is not None
+        return Listener(
+            name,
+            endpoint,
+            factory,
+            self._visit(host, isinstance(factory, Site)),
+            pair.words,
+            self._authority.seconds_until_renewal,
+            f"{pair.key} {self._authority.directory}",
+            (*services, self._renewal),
+        )
 
     def _page(self, descriptions: Iterable[str]) -> list[Listener]:
         """
         With no option: the page, on this machine's own addresses.
         """
+        # What draws handshakes takes a while to import, and few servers have this page.
+        from twisted_bioconn.server.handshakes import Handshakes, PageSite
+        from twisted_bioconn.server.page import NegotiationPage
+
         assert self._authority is not None
-        page = NegotiationPage(negotiated_of, self._authority.certificate_path)
-        site = Site(page)
+        handshakes = Handshakes(self._reactor)
+        page = NegotiationPage(
+            negotiated_of, self._authority.certificate_path, handshakes=handshakes
+        )
+        site = PageSite(page, handshakes)
+        endpoints = [self._development_endpoint(description) for description in descriptions]
+        for endpoint in endpoints:
+            endpoint.tracer = handshakes.tracer
         # Said once, not for each address.
         visits = [self._visit("localhost", True), None]
         return [
-            Listener(PAGE, self._development_endpoint(description), site, visit)
-            for description, visit in zip(descriptions, visits, strict=False)
+            Listener(
+                PAGE,
+                endpoint,
+                site,
+                visit,
+                "the page that shows what was negotiated",
+                self._authority.seconds_until_renewal,
+            )
+            for endpoint, visit in zip(endpoints, visits, strict=False)
         ]
 
     def _visit(self, host: str, is_site: bool) -> Callable[[int], Iterable[str]]:
@@ -514,7 +320,10 @@ class _Making:
         match target:
             case Forward():
                 return RelayFactory(
-                    target.endpoint, target.description, self._reactor, target.connect_timeout
+                    target.endpoint if target.back_ends is None else target.back_ends,
+                    target.description,
+                    self._reactor,
+                    target.connect_timeout,
                 )
             case Web():
                 return static_site(target.directory)
@@ -522,11 +331,35 @@ class _Making:
                 threads = WSGIThreads(self._reactor)
                 self._services.append(threads)
                 resource = WSGISite(self._reactor, threads.pool, target.application)
-                return Site(resource)
+                return EndingSite(resource)
             case Custom():
                 return target.factory
             case Echo():
                 return EchoFactory()
+
+
+def _route(
+    endpoint: ServerEndpoint, routes: Iterable[tuple[RouteTarget, IProtocolFactory]]
+) -> None:
+    """Have some of the clients of a port go somewhere else."""
+    made = []
+    for target, factory in routes:
+        options, clients, rules = None, target.clients, None
+        if target.passes_through:
+            rules = None if clients is None else policy_of(clients).rules
+        elif clients is not None:
+            options = endpoint.options.for_clients(clients)
+        made.append(
+            Route(
+                factory=factory,
+                names=target.names,
+                alpn=[name.encode() for name in target.alpn],
+                passes_through=target.passes_through,
+                options=options,
+                rules=rules,
+            )
+        )
+    endpoint.routes = tuple(made)
 
 
 def _is_visited(address: str) -> bool:

@@ -40,6 +40,7 @@ from zope.interface import implementer
 from twisted_bioconn.errors import ConfigurationError
 from twisted_bioconn.negotiated import Negotiated
 from twisted_bioconn.protocol import TLSConnectorProtocol
+from twisted_bioconn.server.ending_site import EndingSite
 from twisted_bioconn.server.hints import did_you_mean
 from twisted_bioconn.server.relay import StreamTransport, sending
 
@@ -112,7 +113,7 @@ def static_site(directory: str) -> Site:
     """
     Serve the files of a directory.
     """
-    return Site(StaticFile(directory))
+    return EndingSite(StaticFile(directory))
 
 
 def tls_environ(request: Request) -> dict[str, Any]:
