@@ -13,9 +13,12 @@ from .errors import ConfigurationError, Direction, PeerError, TruncatedError, Us
 
 if TYPE_CHECKING:
     from .certificates.loading import CertifiedKey
+    from .certificates.source import CertificateSource, Choice
+    from .client_policy import ClientCertificate, ClientPolicy, CRLMode
     from .connector import Connector, State
-    from .context import ClientCertificate, ClientOptions, ServerOptions, SessionStore
+    from .context import ClientOptions, ServerOptions, SessionStore, UnknownName
     from .endpoints import ClientEndpoint, ServerEndpoint
+    from .hello import ClientHello
     from .negotiated import Negotiated
     from .policy import INTERMEDIATE, MODERN, Policy
     from .protocol import AlertReceived, TLSConnectorFactory, TLSConnectorProtocol
@@ -28,11 +31,16 @@ __all__ = [
     "INTERMEDIATE",
     "MODERN",
     "AlertReceived",
+    "CRLMode",
     "CertificateRefused",
+    "CertificateSource",
     "CertifiedKey",
+    "Choice",
     "ClientCertificate",
     "ClientEndpoint",
+    "ClientHello",
     "ClientOptions",
+    "ClientPolicy",
     "ConfigurationError",
     "Connector",
     "Direction",
@@ -47,6 +55,7 @@ __all__ = [
     "TLSConnectorFactory",
     "TLSConnectorProtocol",
     "TruncatedError",
+    "UnknownName",
     "UsageError",
     "install",
 ]
@@ -56,10 +65,15 @@ _HOMES = {
     "MODERN": "policy",
     "AlertReceived": "protocol",
     "CertificateRefused": "verify",
+    "CRLMode": "client_policy",
+    "CertificateSource": "certificates.source",
     "CertifiedKey": "certificates.loading",
-    "ClientCertificate": "context",
+    "Choice": "certificates.source",
+    "ClientCertificate": "client_policy",
     "ClientEndpoint": "endpoints",
+    "ClientHello": "hello",
     "ClientOptions": "context",
+    "ClientPolicy": "client_policy",
     "Connector": "connector",
     "Negotiated": "negotiated",
     "Pin": "verify",
@@ -70,6 +84,7 @@ _HOMES = {
     "State": "connector",
     "TLSConnectorFactory": "protocol",
     "TLSConnectorProtocol": "protocol",
+    "UnknownName": "context",
     "install": "reactor",
 }
 

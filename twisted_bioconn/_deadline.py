@@ -10,15 +10,38 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from ._transport import unsent
 
 
+def clock_of(given: Any, transport: Any) -> Any:
+    """
+    What a connection's deadlines run on: what was given, or the reactor of its transport; L{None}
+    where that has no time of its own.
+    """
+    clock = given or getattr(transport, "reactor", None)
+    return clock if hasattr(clock, "callLater") else None
+
+
+def deadlines_of(clock: Any) -> Any:
+    """Where they are kept: our own reactor keeps them apart from its delayed calls."""
+    return getattr(clock, "deadlines", clock)
+
+
 class Deadline:
     """
     Calls when the time is up, or when nothing has happened for some time.
 
-    @ivar heard: bytes have come since the last look.
+    @ivar received: the bytes that have come.
     @ivar written: the bytes that were given to the transport.
     """
 
-    __slots__ = ("_call", "_clock", "_hears", "_taken", "_transport", "heard", "written")
+    __slots__ = (
+        "_call",
+        "_clock",
+        "_heard",
+        "_hears",
+        "_taken",
+        "_transport",
+        "received",
+        "written",
+    )
 
     def __init__(self, clock: IReactorTime | None, transport: Any) -> None:
         """
@@ -30,7 +53,8 @@ class Deadline:
         self._call: IDelayedCall | None = None
         self._hears = True
         self._taken = 0
-        self.heard = False
+        self._heard = 0
+        self.received = 0
         self.written = 0
 
     def set(self, seconds: float | None, call: Callable[..., None], *arguments: object) -> None:
@@ -54,13 +78,13 @@ class Deadline:
 
         @param hears: whether bytes that come count, and not only those that the peer takes.
         """
-        self.heard = False
+        self._heard = self.received
         self._hears = hears
         self._taken = self._taken_now()
         self.set(None if seconds is None else seconds / 4, self._look, seconds, expired, 1)
 
     def _look(self, seconds: float, expired: Callable[[float], None], quarter: int) -> None:
-        if (self._hears and self.heard) or self._taken_now() != self._taken:
+        if (self._hears and self.received != self._heard) or self._taken_now() != self._taken:
             self.watch(seconds, expired, self._hears)
         elif quarter < 4:
             self.set(seconds / 4, self._look, seconds, expired, quarter + 1)

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol
 from twisted.python.failure import Failure
 
 from ._flow import FlowControl
+from ._gate import Gate, GateState
 from ._phase import LIVE, Phase
 from ._transport import abort, unsent
 from .connector import BEFORE_OPEN, State
@@ -26,6 +27,7 @@ class Ending(FlowControl):
     """
 
     _tellingWriteClosed: IDelayedCall | None = None
+    _gate: Gate | None = None
     _halfClosing = False
     _nothingUnsent = False
 
@@ -182,10 +184,21 @@ class Ending(FlowControl):
     # Deadlines
 
     def _handshakeExpired(self, seconds: float) -> None:
-        self._abortWith(Failure(TimeoutError(f"no handshake within {seconds:g} seconds")))
+        gate = self._gate
+        what = "handshake"
+        if gate is not None and gate.state is GateState.ASKING:
+            what = f"certificate for {gate.name}"
+        self._abortWith(Failure(TimeoutError(f"no {what} within {seconds:g} seconds")))
 
     def _idleExpired(self, seconds: float) -> None:
-        self._reason = Failure(TimeoutError(f"nothing came or went for {seconds:g} seconds"))
+        self._expired(f"nothing came or went for {seconds:g} seconds")
+
+    def _lifetimeExpired(self, seconds: float) -> None:
+        if self._link.phase in LIVE:
+            self._expired(f"no connection lasts longer than {seconds:g} seconds")
+
+    def _expired(self, why: str) -> None:
+        self._reason = Failure(TimeoutError(why))
         if unsent(self.transport) or self._producer is not None:
             self._abortWith(self._reason)
         else:

@@ -168,3 +168,16 @@ class Engine(Protocol):
 
         @return: whether that was possible.
         """
+
+
+class _NoEngine:
+    """The engine of a connection that is to come: nothing has happened, and nothing can."""
+
+    connection: Any = None
+
+    def drain(self) -> bytes:
+        return b""
+
+
+NO_ENGINE: Any = _NoEngine()
+"""What a connector has as long as its connection is to come."""

@@ -15,8 +15,10 @@ from twisted.python.failure import Failure
 
 from ._link import Link
 from ._phase import Phase
+from .access import Rules
 from .connector import Connector
 from .errors import UsageError
+from .limits import Slot
 from .negotiated import Negotiated
 
 
@@ -26,6 +28,11 @@ class ConnectionFacts(BufferingTLSTransport):
     answers questions and changes nothing.
 
     Twisted's own class is its base so that programs which look for that find it.
+
+    @ivar slot: its place in the counts of its port, where there are limits.
+    @ivar rules: who may come in, where there are rules.
+    @ivar firstBytes: what a client has sent first, until its handshake is done.
+    @ivar greeting: what a server has said before TLS, and its client is to hear after it.
     """
 
     # Any, because either may be of somebody else's making: a factory that has none of our
@@ -33,6 +40,11 @@ class ConnectionFacts(BufferingTLSTransport):
     factory: Any
     transport: Any
 
+    slot: Slot | None = None
+    rules: Rules | None = None
+    firstBytes = b""
+    greeting = b""
+    _handshakeWaited = 0.0
     _negotiated: Negotiated | None = None
     _handshakeSeconds: float | None = None
     _reason: Failure | None = None
@@ -45,7 +57,7 @@ class ConnectionFacts(BufferingTLSTransport):
         _connectWrapped: bool = True,
     ) -> None:
         """
-        @param factory: a C{TLSConnectorFactory}; any other L{WrappingFactory} that has a
+        @param factory: a C{TLSConnectorFactory}; any other C{WrappingFactory} that has a
             C{_creatorCallable} will do.
         @param wrappedProtocol: the application's protocol.
         @param _connectWrapped: L{False} where the application's protocol is connected already,
@@ -69,6 +81,12 @@ class ConnectionFacts(BufferingTLSTransport):
     @_tlsConnection.setter
     def _tlsConnection(self, connection: SSL.Connection) -> None:
         self._needConnector().connection = connection
+
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """The bytes that were received and sent, as they are on the wire."""
+        deadline = self._link.deadline
+        return (0, 0) if deadline is None else (deadline.received, deadline.written)
 
     def getHandle(self) -> SSL.Connection | None:
         """The L{OpenSSL.SSL.Connection}; L{None} once the connection is lost."""

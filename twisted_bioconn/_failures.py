@@ -6,6 +6,7 @@ from OpenSSL import SSL
 
 from . import alerts
 from ._engine import Engine
+from ._held import held_by
 from ._verification import Verification
 from .errors import Direction, PeerError, TruncatedError
 from .verify import explain, verify_error_string
@@ -41,7 +42,10 @@ def peer_error(
         return PeerError(alerts.meaning(received), received, Direction.RECEIVED, queue)
     sentence = alerts.sentence_of_reason(queue)
     code = engine.verification_error()
-    if alerts.is_refusal(queue):
+    held = held_by(engine.connection)
+    if held is not None and held.has_changed:
+        sentence = "the client has asked for another name in its second hello"
+    elif alerts.is_refusal(queue):
         if verification is not None and verification.code:
             code = verification.sent_code
             sentence = explain(verification)

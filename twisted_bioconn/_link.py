@@ -92,7 +92,8 @@ class Link:
         ):
             tls.dataReceived(copy_of(data, count))
             return
-        self.delivering = self.deadline.heard = True
+        self.delivering = True
+        self.deadline.received += count
         try:
             plaintext = connector.decrypt(data, count, self.form)
             if not plaintext or self.refused is not None or connector.state is not _OPEN:

@@ -38,10 +38,12 @@ from ._engine import (
     is_closed,
     shut_down,
 )
+from ._held import keeps_to_its_name
 from ._public_engine import PublicEngine
 from ._verification import (
     CERTIFICATE_REJECTED,
     Check,
+    Tolerance,
     Verification,
     keep_verification,
     verification_of,
@@ -87,9 +89,13 @@ def session_keeper_of(connection: SSL.Connection) -> SessionKeeper | None:
 
 
 def _public_set_verification(
-    connection: SSL.Connection, mode: int, check: Check | None, again: Check | None = None
+    connection: SSL.Connection,
+    mode: int,
+    check: Check | None,
+    again: Check | None = None,
+    tolerates: Tolerance | None = None,
 ) -> None:
-    keep_verification(connection, Verification(check, again, chooses_alert=False))
+    keep_verification(connection, Verification(check, again, tolerates, chooses_alert=False))
     connection.set_verify(mode, _public_verify)
 
 
@@ -109,6 +115,22 @@ def _public_set_signature_algorithms(context: SSL.Context, names: Sequence[str])
     """There is no public call for it: OpenSSL's own list stays."""
 
 
+def _public_hold_names(context: SSL.Context) -> None:
+    nothing = SSL.Context(SSL.TLS_METHOD)
+
+    def look(connection: SSL.Connection) -> None:
+        if not keeps_to_its_name(connection):
+            # What it raised would end on stderr.  With no certificate there is no handshake.
+            connection.set_context(nothing)
+
+    context.set_tlsext_servername_callback(look)
+
+
+def _public_share_store(context: SSL.Context, store: crypto.X509Store) -> bool:
+    """There is no public call for it: each context has a copy of its own."""
+    return False
+
+
 try:
     from OpenSSL._util import exception_from_error_queue
     from OpenSSL._util import ffi as _ffi
@@ -116,14 +138,15 @@ try:
 
     _NEEDED = (
         "BIO_get_mem_data BIO_new BIO_new_mem_buf BIO_read BIO_s_mem BIO_set_mem_eof_return "
-        "BIO_write ERR_clear_error SSL_ERROR_SSL SSL_ERROR_WANT_READ SSL_ERROR_ZERO_RETURN "
+        "BIO_write ERR_clear_error SSL_CTX_set_cert_store SSL_CTX_set_tlsext_servername_callback "
+        "SSL_ERROR_SSL SSL_ERROR_WANT_READ SSL_ERROR_ZERO_RETURN SSL_TLSEXT_ERR_ALERT_FATAL "
         "SSL_do_handshake SSL_set_shutdown SSL_CTX_set1_curves_list SSL_CTX_set1_sigalgs_list "
         "SSL_MODE_ENABLE_PARTIAL_WRITE "
         "SSL_MODE_RELEASE_BUFFERS SSL_clear_mode SSL_get_extms_support "
         "SSL_get_ex_data_X509_STORE_CTX_idx SSL_get_verify_result SSL_read SSL_session_reused "
         "SSL_set_bio SSL_set_mode SSL_set_verify SSL_get_error SSL_write "
         "X509_STORE_CTX_get_current_cert X509_STORE_CTX_get_error X509_STORE_CTX_get_error_depth "
-        "X509_STORE_CTX_get_ex_data X509_STORE_CTX_set_error X509_up_ref"
+        "X509_STORE_CTX_get_ex_data X509_STORE_CTX_set_error X509_STORE_up_ref X509_up_ref"
     ).split()
     _missing = [name for name in _NEEDED if not hasattr(_lib, name)]
     _context = SSL.Context(SSL.TLS_METHOD)
@@ -131,6 +154,7 @@ try:
         (SSL.Connection(_context), "_ssl _into_ssl _from_ssl _raise_ssl_error _reverse_mapping"),
         (_context, "_context _verify_helper _alpn_select_helper"),
         (crypto.X509, "_from_raw_x509_ptr"),
+        (crypto.X509Store(), "_store"),
     ):
         _missing += [name for name in _names.split() if not hasattr(_holder, name)]
     HAVE_PRIVATE_NAMES = not _missing
@@ -204,6 +228,18 @@ if HAVE_PRIVATE_NAMES:
                 _lib.X509_STORE_CTX_set_error(store_context, code)
         return not code
 
+    # cffi prints what a callback raises, and returns this.
+    @_ffi.callback("int (*)(SSL *, int *, void *)", error=_lib.SSL_TLSEXT_ERR_ALERT_FATAL)  # type: ignore[untyped-decorator]
+    def _server_name_callback(ssl: Any, alert: Any, _: Any) -> int:
+        """OpenSSL has read a client hello: is its name the one that was decided by?"""
+        if keeps_to_its_name(SSL.Connection._reverse_mapping[ssl]):
+            return 0
+        alert[0] = _ILLEGAL_PARAMETER
+        return _lib.SSL_TLSEXT_ERR_ALERT_FATAL  # type: ignore[no-any-return]
+
+
+_ILLEGAL_PARAMETER = 47
+"""The alert of RFC 8446, section 4.1.2, for a second client hello that may not be."""
 
 _MUCH = 32 * 1024
 """Bytes of ciphertext from which on it does not pay any more to copy them into a BIO."""
@@ -458,9 +494,13 @@ class FastEngine:
 
 
 def _fast_set_verification(
-    connection: SSL.Connection, mode: int, check: Check | None, again: Check | None = None
+    connection: SSL.Connection,
+    mode: int,
+    check: Check | None,
+    again: Check | None = None,
+    tolerates: Tolerance | None = None,
 ) -> None:
-    keep_verification(connection, Verification(check, again))
+    keep_verification(connection, Verification(check, again, tolerates))
     _lib.SSL_set_verify(connection._ssl, mode, _verify_callback)
 
 
@@ -470,6 +510,17 @@ def _fast_set_groups(context: SSL.Context, names: Sequence[str]) -> None:
 
 def _fast_set_signature_algorithms(context: SSL.Context, names: Sequence[str]) -> None:
     _set_list(context, names, "SSL_CTX_set1_sigalgs_list", "signature algorithm")
+
+
+def _fast_hold_names(context: SSL.Context) -> None:
+    _lib.SSL_CTX_set_tlsext_servername_callback(context._context, _server_name_callback)
+
+
+def _fast_share_store(context: SSL.Context, store: crypto.X509Store) -> bool:
+    # The context takes over one reference: SSL_CTX_set_cert_store(3).
+    _lib.X509_STORE_up_ref(store._store)
+    _lib.SSL_CTX_set_cert_store(context._context, store._store)
+    return True
 
 
 def _set_list(context: SSL.Context, names: Sequence[str], call: str, what: str) -> None:
@@ -499,6 +550,17 @@ set_signature_algorithms = (
     _public_set_signature_algorithms if PUBLIC_API_ONLY else _fast_set_signature_algorithms
 )
 """Set the signature algorithms of a context, by OpenSSL's names, best first."""
+
+
+hold_names = _public_hold_names if PUBLIC_API_ONLY else _fast_hold_names
+"""
+Have the names in all client hellos of a connection be the one that L{_held} has; where it has none,
+have the name kept with the session: TLS 1.2 knows it then when it resumes.
+"""
+
+
+share_store = _public_share_store if PUBLIC_API_ONLY else _fast_share_store
+"""Have a context use this store; false where it cannot be told to."""
 
 
 def engine_for(connection: SSL.Connection) -> Engine:

@@ -79,6 +79,13 @@ def whole_number(option: str, value: str) -> int:
     return int(value)
 
 
+def positive_number(option: str, value: str) -> int:
+    """A number from 1 up."""
+    if not _is_number(value) or not int(value):
+        raise ConfigurationError(f"{option}={value}: this must be a whole number above 0")
+    return int(value)
+
+
 def port_number(value: str) -> int:
     """A port; 0 is any that is free."""
     if not _is_number(value) or int(value) > 65535:
@@ -104,6 +111,14 @@ def seconds(option: str, value: str) -> float | None:
     return number
 
 
+def time(option: str, value: str) -> float:
+    """A number of seconds."""
+    number = None if value == "off" else seconds(option, value)
+    if number is None:
+        raise ConfigurationError(f"{option}={value}: this must be a number of seconds")
+    return number
+
+
 def choice(option: str, value: str, choices: Mapping[str, _T]) -> _T:
     """One of several words."""
     if value in choices:
@@ -119,7 +134,10 @@ def yes_or_no(option: str, value: str) -> bool:
 
 def alpn_names(value: str) -> tuple[bytes, ...]:
     """The value of C{alpn=}: names with commas between them."""
-    names = tuple(name.strip().encode("utf-8") for name in value.split(","))
+    try:
+        names = tuple(name.strip().encode("utf-8") for name in value.split(","))
+    except UnicodeEncodeError:  # so a command line has bytes that are no text
+        raise ConfigurationError(f"alpn={ascii(value)[1:-1]}: this is not UTF-8") from None
     if not all(0 < len(name) < 256 for name in names):
         raise ConfigurationError(
             f"alpn={value}: this must be names of 1 to 255 bytes with commas between them"
@@ -209,4 +227,7 @@ def nested(description: str, parse: Callable[[Any, str], _T], reactor: Any) -> _
         ) from None
     except Exception as error:
         reason = str(error) or type(error).__name__
+        if isinstance(error.__cause__, StopIteration):
+            # So Twisted's parser ends where an escape has begun.
+            reason = "it ends in a backslash, which escapes nothing"
         raise ConfigurationError(f"endpoint={description}: {reason}") from None

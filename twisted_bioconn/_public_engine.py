@@ -7,6 +7,7 @@ from typing import Any
 from OpenSSL import SSL
 
 from ._engine import BUFFER_SIZE, MAX_RECORD, Buffer, Form, copy_of, go_on, is_closed, shut_down
+from ._held import held_by
 from ._server_flight import resumes_session
 
 
@@ -33,7 +34,12 @@ class PublicEngine:
         _keep_start(self._arrived, ciphertext)
 
     def handshake(self) -> bool:
-        return go_on(self.connection)
+        done = go_on(self.connection)
+        held = held_by(self.connection)
+        if held is not None and held.has_changed:
+            # Where a session is resumed, the certificate that was taken away was of no use.
+            raise SSL.Error([("SSL routines", "", "callback failed")])
+        return done
 
     def read(self, pieces: list[bytes]) -> bool:
         while True:

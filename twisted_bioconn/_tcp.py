@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from errno import EINPROGRESS, EISCONN
+from errno import EINPROGRESS, EISCONN, EMFILE, ENFILE, ENOBUFS, ENOMEM
 from typing import Any
 
 from twisted.internet import main, tcp
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.interfaces import IAddress, IProtocol
+from twisted.logger import Logger
 from twisted.python import log
 from twisted.python.failure import Failure
 
@@ -26,6 +27,14 @@ _ACCEPTS = 64
 
 
 _STREAM = int(socket.SOCK_STREAM)
+
+PAUSE = 0.25
+"""Seconds for which a port accepts nobody after there was no room for one more."""
+
+_EXHAUSTED = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
+"""accept(2): no descriptors are left, in this process or in the system, or no memory."""
+
+_log = Logger()
 
 
 class Connection(Stream, tcp.Connection):
@@ -190,9 +199,15 @@ class Connected(Server):
 
 
 class Port(tcp.Port):
-    """A port with a shorter way for each connection."""
+    """
+    A port with a shorter way for each connection.
+
+    @ivar pauses: how often it has stopped accepting because there was no room for more.
+    """
 
     transport: Any = Server
+    pauses = 0
+    _waiting_for_room = False
 
     def doRead(self) -> None:
         """Accept those who wait."""
@@ -203,9 +218,12 @@ class Port(tcp.Port):
                 fd, peer = accept()
             except BlockingIOError:
                 break
-            except OSError:
-                # Twisted's own code knows what to do about each error.
-                super().doRead()  # type: ignore[no-untyped-call]
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._pause(error)
+                else:
+                    # Twisted's own code knows what to do about each error.
+                    super().doRead()  # type: ignore[no-untyped-call]
                 return
             accepted += 1
             try:
@@ -215,6 +233,29 @@ class Port(tcp.Port):
         # To be told that there is nobody costs as much as to accept one: do not ask for more than
         # the last time, unless there were as many.
         self.numberAccepts = min(2 * limit, _ACCEPTS) if accepted == limit else max(1, accepted)
+        if self._waiting_for_room and accepted:
+            self._waiting_for_room = False
+            _log.info("accepting again on {port}", port=self._realPortNumber)
+
+    def _pause(self, error: OSError) -> None:
+        """
+        There are no descriptors left, or no memory: who comes waits in the kernel's queue until
+        there are, and is not turned away.
+        """
+        self.pauses += 1
+        if not self._waiting_for_room:
+            self._waiting_for_room = True
+            _log.error(
+                "accepting nobody on {port} for now: {reason}",
+                port=self._realPortNumber,
+                reason=error.strerror,
+            )
+        self.stopReading()  # type: ignore[no-untyped-call]
+        self.reactor.callLater(PAUSE, self._resume)  # type: ignore[attr-defined]
+
+    def _resume(self) -> None:
+        if self.connected and not self.disconnecting:
+            self.startReading()  # type: ignore[no-untyped-call]
 
     def _accepted(self, connection: socket.socket, peer: tuple[Any, ...]) -> None:
         if len(peer) == 4 and peer[3]:

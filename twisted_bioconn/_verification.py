@@ -15,6 +15,17 @@ One with a true attribute C{even_if_untrusted} is shown a leaf that OpenSSL refu
 its own reason is the one that is told; the leaf stays refused.
 """
 
+Tolerance = Callable[[int, x509.Certificate | None], bool]
+"""
+Whether a fault, by its C{X509_V_ERR_} number, of a certificate is no reason to refuse the chain.
+"""
+
+
+def tolerate_anything(code: int, certificate: x509.Certificate | None) -> bool:
+    """A L{Tolerance} with which nothing is verified: the verdict is the check's."""
+    return True
+
+
 UNSPECIFIED = 1
 HOSTNAME_MISMATCH = 62
 CERTIFICATE_REJECTED = 28
@@ -31,6 +42,7 @@ class Verification:
     @ivar check: what is asked once OpenSSL has found the chain good.
     @ivar again: what is asked in its place of a resumed session, at which OpenSSL verifies
         nothing.
+    @ivar tolerates: whether a fault that OpenSSL has found in a certificate is to be passed over.
     @ivar chooses_alert: whether OpenSSL can be told the number of a refusal of ours.
     @ivar asked: whether this handshake had anything to verify.
     @ivar is_known: whether the session that is to be resumed was verified, and nothing that this
@@ -51,13 +63,20 @@ class Verification:
         "code",
         "failure",
         "is_known",
+        "tolerates",
     )
 
     def __init__(
-        self, check: Check | None, again: Check | None = None, chooses_alert: bool = True
+        self,
+        check: Check | None,
+        again: Check | None = None,
+        tolerates: Tolerance | None = None,
+        *,
+        chooses_alert: bool = True,
     ) -> None:
         self.check = check
         self.again = again or check
+        self.tolerates = tolerates
         self.chooses_alert = chooses_alert
         self.asked = False
         self.is_known = False
@@ -91,7 +110,10 @@ class Verification:
                 self.failure = failure
                 self.code = CERTIFICATE_REJECTED
                 return self.code
-        if not ok:
+        if not ok and self._is_tolerated(code, found):
+            if found is not None:
+                self._seen[depth] = found
+        elif not ok:
             self.code = self._found = code or CERTIFICATE_REJECTED
             self.certificate = found
             if depth == 0 and found is not None and getattr(self.check, "even_if_untrusted", False):
@@ -103,6 +125,9 @@ class Verification:
                 self._seen = {}
                 self._ask(self.check, chain)
         return self.code
+
+    def _is_tolerated(self, code: int, certificate: x509.Certificate | None) -> bool:
+        return self.tolerates is not None and self.tolerates(code, certificate)
 
     def ask_again(self, chain: Sequence[x509.Certificate]) -> bool:
         """

@@ -50,6 +50,8 @@ ALERTS: dict[int, str] = {
 }
 """Alert numbers and names: RFC 8446, section 6, and for the retired ones RFC 5246 and 6066."""
 
+_NUMBERS = {name: number for number, name in ALERTS.items()}
+
 _MEANINGS: dict[str, str] = {
     "close_notify": "the peer closed the connection before the handshake was done",
     "unexpected_message": "the peer got a message that it did not expect",
@@ -248,6 +250,11 @@ def received_alert(queue: Queue) -> str | None:
                 name = reason.removeprefix(prefix).replace(" ", "_")
                 return _RESPELLED.get(name, name)
     return None
+
+
+def alert_record(alert: str) -> bytes:
+    """A fatal alert as it goes to the wire before there are keys: RFC 8446, sections 5.1 and 6."""
+    return bytes((21, 3, 3, 0, 2, 2, _NUMBERS[alert]))
 
 
 def alert_in_clear(ciphertext: bytes) -> str | None:

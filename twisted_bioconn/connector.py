@@ -59,15 +59,16 @@ from typing import Any, NoReturn
 
 from OpenSSL import SSL
 
-from ._engine import BUFFER_SIZE, Buffer, Engine, Form, copy_of
+from ._engine import BUFFER_SIZE, NO_ENGINE, Buffer, Engine, Form, copy_of
 from ._failures import peer_error
-from ._openssl import engine_for, session_keeper_of
+from ._openssl import SessionKeeper, engine_for, session_keeper_of
 from ._states import BEFORE_OPEN, TRANSITIONS, State, Step
 from ._verification import Verification, verification_of
+from .alerts import alert_record
 from .buffer import WriteBuffer, WriteBufferLike
-from .errors import PeerError, TruncatedError, UsageError
+from .errors import Direction, PeerError, TruncatedError, UsageError
 from .negotiated import Negotiated, channel_binding, negotiated_by
-from .verify import full_chain
+from .verify import verify_again
 
 __all__ = [
     "BEFORE_OPEN",
@@ -114,34 +115,37 @@ class Connector:
         "_outgoing",
         "_starts_by_itself",
         "_unread",
-        "_verification",
         "error",
         "has_output",
         "is_client",
         "state",
+        "verification",
     )
 
     def __init__(
         self,
-        connection: SSL.Connection,
+        connection: SSL.Connection | None,
         is_client: bool,
         buffer: WriteBufferLike | None = None,
         starts_by_itself: bool = True,
     ) -> None:
         """
         @param connection: made with no socket, and told which side it is by
-            C{set_connect_state} or C{set_accept_state}.
+            C{set_connect_state} or C{set_accept_state}.  L{None} where it is to come: once it is
+            set, L{start_handshake} goes on with all that was fed.
         @param is_client: which side that was; OpenSSL cannot be asked.
         @param buffer: where plaintext waits; a bounded L{WriteBuffer} if not given.
         @param starts_by_itself: whether any first call begins the handshake.  Otherwise
             L{start_handshake} does.
         """
         self.is_client = is_client
-        self._engine: Engine = engine_for(connection)
-        self._verification = verification_of(connection)
-        self._keeper = session_keeper_of(connection)
+        self._engine: Engine = NO_ENGINE
+        self.verification: Verification | None = None
+        self._keeper: SessionKeeper | None = None
+        if connection is not None:
+            self.connection = connection
         self._buffer: WriteBufferLike = WriteBuffer() if buffer is None else buffer
-        self._starts_by_itself = starts_by_itself
+        self._starts_by_itself = starts_by_itself and connection is not None
         self._fed: list[bytes] = []
         self._unread = 0
         self._outgoing: list[bytes] = []
@@ -158,13 +162,16 @@ class Connector:
 
     @property
     def connection(self) -> SSL.Connection:
-        """The OpenSSL connection.  Set, it is put in the place of the one that was there."""
+        """
+        The OpenSSL connection; L{None}, whatever its type says, as long as it is to come.  Set, it
+        is put in the place of the one that was there.
+        """
         return self._engine.connection
 
     @connection.setter
     def connection(self, connection: SSL.Connection) -> None:
         self._engine = engine_for(connection)
-        self._verification = verification_of(connection)
+        self.verification = verification_of(connection)
         self._keeper = session_keeper_of(connection)
 
     @property
@@ -197,8 +204,8 @@ class Connector:
     @property
     def unread(self) -> int:
         """
-        Bytes of ciphertext fed and not looked at yet, because nobody read.  After the handshake
-        they may be fewer: nobody can say how many of those that ended it belonged to it.
+        Bytes fed and not looked at yet, because nobody read; just after the handshake perhaps
+        fewer, as nobody can say how many of the last ones belonged to it.
         """
         return self._unread + sum(map(len, self._fed))
 
@@ -209,11 +216,8 @@ class Connector:
 
     @property
     def refusal(self) -> BaseException | None:
-        """
-        The exception with which a check of ours refused the peer, if it was one that did; it is not
-        kept beyond L{forget}.
-        """
-        return None if self._verification is None else self._verification.failure
+        """The exception with which a check of ours refused the peer; gone after L{forget}."""
+        return None if self.verification is None else self.verification.failure
 
     @property
     def negotiated(self) -> Negotiated | None:
@@ -263,6 +267,20 @@ class Connector:
             raise UsageError(f"the handshake has begun already: {self.state.value}")
         self._go(Step.START)
         self._handshake()
+
+    def refuse(self, alert: str | None, sentence: str) -> NoReturn:
+        """
+        Refuse the peer of a connection that is to come.
+
+        @param alert: the name of the alert that tells it; L{None} to tell nothing.
+        @param sentence: why.
+        @raise PeerError: always.
+        """
+        if alert is not None:
+            self._outgoing.append(alert_record(alert))
+            self.has_output = True
+        self._fail(PeerError(sentence, alert, None if alert is None else Direction.SENT))
+        self._raise()
 
     def feed(self, ciphertext: bytes) -> None:
         """
@@ -492,6 +510,11 @@ class Connector:
             self._buffer.append(plaintext)
             self.has_output = True
 
+    def discard(self) -> None:
+        """Forget what was written and is not encrypted yet."""
+        self._buffer.clear()
+        self._blocked = b""
+
     def close(self) -> None:
         """
         End our direction: close_notify goes out after all that was written.
@@ -517,9 +540,9 @@ class Connector:
                 self._keep_session()
             self._engine.forget()
         self._buffer.clear()
-        if self._verification is not None:
+        if self.verification is not None:
             # By its traceback it leads back to the connection, which is to go with this object.
-            self._verification.failure = None
+            self.verification.failure = None
 
     def renew_bios(self) -> bool:
         """
@@ -549,7 +572,7 @@ class Connector:
 
     def _handshake(self) -> None:
         engine = self._engine
-        verification = self._verification
+        verification = self.verification
         while True:
             fed, self._fed = self._fed, []
             for ciphertext in fed:
@@ -558,7 +581,7 @@ class Connector:
             try:
                 done = engine.handshake()
                 if done and verification and not (verification.asked or verification.is_known):
-                    self._verify_again(verification)
+                    verify_again(verification, self.connection)
             except Exception as error:
                 self._fail(error, b"".join(fed))
                 self._raise(error)
@@ -577,15 +600,6 @@ class Connector:
             self._established = True
             if self._close_asked:
                 self._write_close()
-
-    def _verify_again(self, verification: Verification) -> None:
-        """
-        A resumed handshake verifies nothing: no callback runs and the chain is gone.  What was
-        good when the session began may have been revoked, have expired or be no longer let in.
-        """
-        chain = full_chain(self.connection)
-        if chain and verification.ask_again(chain):
-            raise SSL.Error([("SSL routines", "", "certificate verify failed")])
 
     def _encrypt(self) -> None:
         """Encrypt what is left of an earlier write, or else the next of what was written."""
@@ -637,9 +651,8 @@ class Connector:
             return
         self._go(Step.FAIL)
         self._fed.clear()
-        self._buffer.clear()
-        self._blocked = b""
-        self.error = peer_error(error, sent, last_fed, self._verification, self._engine)
+        self.discard()
+        self.error = peer_error(error, sent, last_fed, self.verification, self._engine)
 
     def _raise(self, cause: Exception | None = None) -> NoReturn:
         error = self.error

@@ -5,34 +5,25 @@ L{ServerOptions} and L{ClientOptions} are what a L{TLSConnectorFactory} is made 
 secure as they come: the peer of a client is verified, versions and ciphers are a named policy's,
 sessions resume and are judged again when they do, as far as anything may have changed.  What is
 unsafe has a name that says so.
-
-pyOpenSSL refuses to change a context that has made a connection, so a new certificate is a new
-context.  Session tickets belong to the context that a connection began with, so that one stays:
-each connection begins on the base and has the certificate's context swapped in.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
-import ipaddress
 import os
-import re
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from typing import Any, Self
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import attrs
-import idna
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from OpenSSL import SSL
-from OpenSSL.crypto import X509, X509StoreFlags
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IOpenSSLClientConnectionCreator,
     IOpenSSLServerConnectionCreator,
@@ -40,273 +31,94 @@ from twisted.internet.interfaces import (
 from zope.interface import implementer
 
 from . import _openssl
-from ._creators import CompleteOptions, acceptable_protocols, select_protocol
+from ._contexts import (
+    TLSMethod,
+    ascii_host,
+    new_context,
+    set_groups,
+    signature_algorithms,
+    trust,
+    use_certificate,
+    wire_names,
+)
+from ._creators import (
+    CompleteOptions,
+    acceptable_protocols,
+    new_connection,
+    select_protocol,
+)
+from ._held import Held, held_by
 from ._openssl import keep_session
+from ._realm import Realm, ServerSettings
 from ._sessions import SessionStore
+from ._upkeep import Upkeep
 from ._verification import Check, verification_of
-from .certificates.loading import CertifiedKey, issued, read_file
-from .errors import ConfigurationError
+from .certificates.loading import CertifiedKey
+from .certificates.revocation import TrustFiles, policy_of
+from .certificates.source import CertificateSource, Choice, Found
+from .client_policy import ClientCertificate, ClientPolicy, CRLMode
+from .errors import ConfigurationError, UsageError
+from .hello import ClientHello
 from .policy import INTERMEDIATE, Policy
 from .verify import HostVerifier, Pin, TrustStore, is_ip_address
 
 __all__ = [
+    "CRLMode",
     "ClientCertificate",
     "ClientOptions",
+    "ClientPolicy",
     "ServerOptions",
     "SessionStore",
     "TLSMethod",
+    "UnknownName",
     "ascii_host",
 ]
 
 
-class ClientCertificate(Enum):
-    """Whether a server wants a certificate of its clients."""
-
-    NONE = "none"
-    REQUIRE = "require"
-    VERIFY_IF_GIVEN = "verifyIfGiven"
+ACME_TLS = b"acme-tls/1"
+"""The protocol by which an authority sees that a name is ours: RFC 8737, section 6.2."""
 
 
-_VERIFY_MODES = {
-    ClientCertificate.REQUIRE: SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT,
-    ClientCertificate.VERIFY_IF_GIVEN: SSL.VERIFY_PEER,
-}
+class UnknownName(Enum):
+    """What becomes of a client that asks for a name which a server has no certificate for."""
 
-TLSMethod = tuple[int | None, int | None]
-"""The oldest and the newest version; L{None} for the policy's."""
-
-_DHE_CIPHERS = ("DHE-RSA-AES128-GCM-SHA256", "DHE-RSA-AES256-GCM-SHA384")
-"""What Diffie-Hellman parameters are good for: RFC 5288's, forward secret and authenticated."""
-
-_DHE_GROUPS = ("ffdhe2048", "ffdhe3072")
-"""
-Where a client names groups of this kind, a server that has none of them may not use C{DHE} at all,
-whatever parameters it has: RFC 7919, section 4.
-"""
-
-_KEPT_ISSUERS = 1024
-"""How many names of issuers a server remembers for L{_Issuers}."""
-
-_NO_AUTO_CHAIN = 0x8
-"""
-SSL_MODE_NO_AUTO_CHAIN, which pyOpenSSL has no name for (SSL_CTX_set_mode(3)): what is sent is the
-chain that was given.  Without it OpenSSL builds one out of whom we trust, roots and all.
-"""
-
-_HOST_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\Z")
-"""Labels and their lengths by RFC 1035, section 2.3.4; underscores are in use, whatever it says."""
-
-
-def ascii_host(host: str) -> str:
-    """
-    A host name or an IP address as it stands in a certificate and in a client hello.
-
-    @raise ConfigurationError: it is no host name.
-    """
-    if is_ip_address(host):
-        return str(ipaddress.ip_address(host))
-    name = host.removesuffix(".").lower()
-    if not name.isascii():
-        try:
-            name = idna.encode(name, uts46=True).decode("ascii").removesuffix(".")
-        except idna.IDNAError as error:
-            raise ConfigurationError(f"{host!r} is no host name: {error}") from None
-    if is_ip_address(name):
-        return name
-    if not _HOST_NAME.match(name):
-        raise ConfigurationError(f"{host!r} is no host name")
-    return name
-
-
-def _new_context(policy: Policy, versions: TLSMethod, extra_ciphers: Sequence[str]) -> SSL.Context:
-    context = SSL.Context(SSL.TLS_METHOD)
-    oldest, newest = _narrowed(policy, versions)
-    context.set_min_proto_version(oldest)
-    context.set_max_proto_version(newest)
-    context.set_mode(_NO_AUTO_CHAIN)
-    ciphers = (*policy.ciphers_tls12, *extra_ciphers)
-    if ciphers:
-        context.set_cipher_list(":".join(ciphers).encode("ascii"))
-    context.set_tls13_ciphersuites(":".join(policy.ciphersuites_tls13).encode("ascii"))
-    context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
-    if policy.server_preference:
-        context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE)
-    return context
-
-
-def _narrowed(policy: Policy, versions: TLSMethod) -> tuple[int, int]:
-    oldest = max(policy.minimum_version, versions[0] or 0)
-    newest = min(policy.maximum_version, versions[1] or policy.maximum_version)
-    if oldest > newest:
-        raise ConfigurationError(
-            f"policy={policy.name} and the given TLS versions have no version in common"
-        )
-    return oldest, newest
-
-
-def _set_groups(context: SSL.Context, groups: Sequence[str], key_shares: int = 0) -> None:
-    """
-    Set a policy's groups, as far as this OpenSSL knows them.
-
-    @param key_shares: for how many of them a client sends its key share at once.  The first, which
-        an older server does not have, would else cost it a round trip.
-    """
-    starred = [f"*{name}" if at < key_shares else name for at, name in enumerate(groups)]
-    for names in (starred, groups):
-        try:
-            _openssl.set_groups(context, names)
-        except ValueError:
-            continue
-        return
-    known = [name for name in groups if _knows_group(name)]
-    if not known:
-        raise ConfigurationError(f"this OpenSSL knows none of the groups {', '.join(groups)}")
-    _openssl.set_groups(context, known)
-
-
-def _knows_group(name: str) -> bool:
-    try:
-        _openssl.set_groups(SSL.Context(SSL.TLS_METHOD), [name])
-    except ValueError:
-        return False
-    return True
-
-
-def _signature_algorithms(policy: Policy, key: CertifiedKey | None) -> tuple[str, ...]:
-    """
-    A policy's signature algorithms, and the one of a key that it has no word about.
-
-    @raise ConfigurationError: the policy leaves no way to sign with this key.
-    """
-    names = policy.signature_algorithms
-    if key is None:
-        return names
-    private = key.key
-    if isinstance(private, ed25519.Ed25519PrivateKey):
-        return (*names, "ed25519")
-    if isinstance(private, ed448.Ed448PrivateKey):
-        return (*names, "ed448")
-    if isinstance(private, rsa.RSAPrivateKey) and not any(each.startswith("rsa") for each in names):
-        raise ConfigurationError(
-            f"policy={policy.name} has no RSA keys, and the certificate has one:"
-            " use policy=intermediate, or an ECDSA certificate"
-        )
-    if isinstance(private, ec.EllipticCurvePrivateKey) and not any(
-        private.curve.name.replace("secp", "ecdsa_secp") in each for each in names
-    ):
-        raise ConfigurationError(
-            f"policy={policy.name} has no keys on the curve {private.curve.name}:"
-            " use secp256r1 or secp384r1"
-        )
-    return names
-
-
-def _use(context: SSL.Context, key: CertifiedKey) -> None:
-    try:
-        context.use_certificate(key.leaf)
-        for certificate in key.intermediates:
-            context.add_extra_chain_cert(certificate)
-        context.use_privatekey(key.key)
-        context.check_privatekey()
-    except SSL.Error as error:
-        reasons = ", ".join(reason for _, _, reason in error.args[0] or ())
-        raise ConfigurationError(f"OpenSSL refuses the certificate or its key: {reasons}") from None
-
-
-def _trust(context: SSL.Context, authorities: Iterable[x509.Certificate]) -> TrustStore:
-    """
-    Make a context trust these and nobody else.
-
-    Each of them is an end of a chain, an intermediate too: whoever lists one means just that one.
-    """
-    store = context.get_cert_store()
-    assert store is not None
-    store.set_flags(X509StoreFlags.PARTIAL_CHAIN)
-    for certificate in authorities:
-        store.add_cert(X509.from_cryptography(certificate))
-    return TrustStore(store)
-
-
-def _take_note(_: SSL.Connection) -> None:
-    """The client has asked for a server by name: any name will do."""
-
-
-def _wire_names(alpn: Iterable[bytes]) -> tuple[bytes, ...]:
-    names = tuple(alpn)
-    for name in names:
-        if not isinstance(name, bytes) or not 0 < len(name) < 256:
-            raise ConfigurationError(f"{name!r} is no ALPN name: RFC 7301 has 1 to 255 bytes")
-    return names
-
-
-def _load_dh_parameters(context: SSL.Context, path: str) -> None:
-    try:
-        read_file(path)
-        context.load_tmp_dh(path)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"dhParameters: {error}") from None
-    except SSL.Error as error:
-        reasons = {reason for _, _, reason in error.args[0] or ()}
-        raise ConfigurationError(
-            f"dhParameters: the parameters in {path} are too short to be secure"
-            if "dh key too small" in reasons
-            else f"dhParameters: {path} has no Diffie-Hellman parameters in PEM"
-        ) from None
-
-
-class _Issuers:
-    """
-    Who signed for the clients that were let in.
-
-    A session that a server resumes has the client's leaf alone, which may not lead to an authority
-    without the intermediates that came with it the first time.
-    """
-
-    def __init__(self) -> None:
-        self._by_name: OrderedDict[bytes, tuple[x509.Certificate, ...]] = OrderedDict()
-
-    def remember(self, issuers: Iterable[x509.Certificate]) -> None:
-        """Keep these; the least recently used are forgotten."""
-        for each in issuers:
-            name = each.subject.public_bytes()
-            known = self._by_name.pop(name, ())
-            self._by_name[name] = known if each in known else (each, *known[:3])
-        while len(self._by_name) > _KEPT_ISSUERS:
-            self._by_name.popitem(last=False)
-
-    def of(self, leaf: x509.Certificate) -> list[x509.Certificate]:
-        """Those who may lead from this leaf to an authority."""
-        found: list[x509.Certificate] = []
-        wanted = [leaf]
-        while wanted:
-            certificate = wanted.pop()
-            known = self._by_name.get(certificate.issuer.public_bytes(), ())
-            new = [each for each in known if each not in found and issued(each, certificate)]
-            found += new
-            wanted += new
-        return found
+    DEFAULT = "default"
+    """It gets the default certificate, and judges for itself."""
+    ALERT = "alert"
+    """It is told by the alert C{unrecognized_name} (RFC 6066, section 3)."""
+    CLOSE = "close"
+    """The connection is closed without a word."""
 
 
 @implementer(IOpenSSLServerConnectionCreator)
 class ServerOptions(CompleteOptions):
     """
     What a server offers, and whom it lets in.
+
+    @ivar holds_name: whether a client has to keep to the name that its first hello asks for, for
+        something else than the certificate was chosen by it.
     """
+
+    holds_name = False
 
     def __init__(
         self,
-        certificate: CertifiedKey,
+        certificate: CertifiedKey | CertificateSource,
         *,
         policy: Policy = INTERMEDIATE,
         alpn: Iterable[bytes] = (),
         client_authorities: Iterable[x509.Certificate] = (),
         client_certificate: ClientCertificate | None = None,
         check: Check | None = None,
+        clients: ClientPolicy | TrustFiles | None = None,
+        unknown_name: UnknownName = UnknownName.DEFAULT,
         versions: TLSMethod = (None, None),
         dh_parameters: str | None = None,
     ) -> None:
         """
-        @param certificate: the server's certificate, its chain and its key.
+        @param certificate: the server's certificate, its chain and its key; or where to get one for
+            each connection.  A source is started and stopped with the ports that use it; where TLS
+            begins by C{startTLS}, on somebody else's port, call C{upkeep.start(reactor)}.
         @param policy: versions, ciphers, groups and signature algorithms.
         @param alpn: protocol names, best first; the application's own where there are none.
         @param client_authorities: who signs the certificates of clients.
@@ -314,35 +126,101 @@ class ServerOptions(CompleteOptions):
             C{client_authorities}.
         @param check: asked about a client's chain, leaf first, when it has been found good; it
             raises to refuse.  A client that shows no certificate is none of its concern.
+        @param clients: in place of the last three, all that is asked of clients' certificates; or
+            the files where it is kept, which are then watched as long as a port is open.
+        @param unknown_name: what becomes of a client that asks for a name which the source does
+            not have.
         @param versions: the oldest and newest TLS version, to narrow what the policy has.
         @param dh_parameters: the name of a PEM file; it brings the C{DHE} ciphers of TLS 1.2.
         @raise ConfigurationError: this does not fit together, or OpenSSL refuses the certificate.
         """
         self.policy = policy
-        self.alpn = _wire_names(alpn)
-        self.client_authorities = tuple(client_authorities)
-        if client_certificate is None:
-            client_certificate = (
-                ClientCertificate.REQUIRE if self.client_authorities else ClientCertificate.NONE
-            )
-        if client_certificate is not ClientCertificate.NONE and not self.client_authorities:
+        self.alpn = wire_names(alpn)
+        self.unknown_name = unknown_name
+        authorities = tuple(client_authorities)
+        if clients is None:
+            if client_certificate is None:
+                client_certificate = (
+                    ClientCertificate.REQUIRE if authorities else ClientCertificate.NONE
+                )
+            clients = ClientPolicy(client_certificate, authorities, check=check)
+        elif authorities or client_certificate is not None or check is not None:
             raise ConfigurationError(
-                f"clientCertificate={client_certificate.value} needs clientAuthorities:"
-                " there is nobody whose signature would let a client in"
+                "clients excludes client_authorities, client_certificate and check: it has them"
             )
-        if check is not None and client_certificate is ClientCertificate.NONE:
-            raise ConfigurationError(
-                "a check of client certificates needs client authorities: it would never be asked"
-            )
-        self.client_certificate = client_certificate
-        self._check = check
-        self._versions = versions
-        self._dh_parameters = dh_parameters
-        self._session_id = secrets.token_bytes(16)
-        self._issuers = _Issuers()
-        self._trust_store: TrustStore | None = None
-        self._base = self._context = self._make_context(certificate)
-        self.certificate = certificate
+        self._trust = clients if isinstance(clients, TrustFiles) else None
+        self._clients = clients = policy_of(clients)
+        self.upkeep = Upkeep(self)
+        self._settings = ServerSettings(policy, versions, dh_parameters, self._select_protocol)
+        self._realms: WeakKeyDictionary[ClientPolicy, Realm] = WeakKeyDictionary()
+        self._realm = self._realm_of(clients)
+        self._source: CertificateSource | None = None
+        self._certificate: CertifiedKey | None = None
+        if isinstance(certificate, CertifiedKey):
+            self.use(certificate)
+        else:
+            self._source = certificate
+            first = certificate.only
+            default = certificate.default(ClientHello())
+            if first is None and default is not None:
+                first = default.certificate
+            if first is not None:
+                # What can be seen to be wrong now is not to be seen with each connection.
+                self._realm.context(first)
+
+    @property
+    def trust(self) -> TrustFiles | None:
+        """The files of what is asked of clients' certificates, where it comes from files."""
+        return self._trust
+
+    @property
+    def source(self) -> CertificateSource | None:
+        """Where certificates come from; L{None} where there is one that was given."""
+        return self._source
+
+    @property
+    def certificate(self) -> CertifiedKey:
+        """
+        The certificate for clients that ask for no name.
+
+        @raise UsageError: there is none just now.
+        """
+        found = self._certificate
+        if self._source is not None:
+            default = self._source.default(ClientHello())
+            found = self._source.only or (None if default is None else default.certificate)
+        if found is None:
+            raise UsageError("there is no certificate for clients that ask for no name")
+        return found
+
+    @property
+    def clients(self) -> ClientPolicy:
+        """
+        What is asked of clients' certificates.  Another policy holds for all new connections, and
+        no session that was agreed on under the old one is resumed.
+        """
+        return self._clients
+
+    @clients.setter
+    def clients(self, clients: ClientPolicy) -> None:
+        self._realm = self._realm_of(clients)
+        self._clients = clients
+
+    def for_clients(self, clients: ClientPolicy | TrustFiles) -> Self:
+        """
+        The same for others: all that a server has but what is asked of clients' certificates.  No
+        session that was agreed on by these options is resumed by those, nor the other way round.
+
+        @param clients: as for L{__init__}.
+        """
+        other = copy.copy(self)
+        other._trust = clients if isinstance(clients, TrustFiles) else None
+        other._clients = policy_of(clients)
+        other.upkeep = Upkeep(other)
+        other._settings = attrs.evolve(self._settings, select_protocol=other._select_protocol)
+        other._realms = WeakKeyDictionary()
+        other._realm = other._realm_of(other._clients)
+        return other
 
     def use(self, certificate: CertifiedKey) -> None:
         """
@@ -352,58 +230,117 @@ class ServerOptions(CompleteOptions):
 
         @raise ConfigurationError: OpenSSL or the policy refuses it; the old one stays.
         """
-        self._context = self._make_context(certificate)
-        self.certificate = certificate
+        self._realm.context(certificate)
+        self._certificate, self._source = certificate, None
+        self.upkeep.let_go()
 
-    def _make_context(self, certificate: CertifiedKey) -> SSL.Context:
-        policy = self.policy
-        with_dhe = self._dh_parameters is not None
-        context = _new_context(policy, self._versions, _DHE_CIPHERS if with_dhe else ())
-        _openssl.set_signature_algorithms(context, _signature_algorithms(policy, certificate))
-        _set_groups(context, policy.groups + (_DHE_GROUPS if with_dhe else ()))
-        _use(context, certificate)
-        if self._dh_parameters is not None:
-            _load_dh_parameters(context, self._dh_parameters)
-        # The cache is for clients of TLS 1.2 that take no tickets, such as curl 7.88.  OpenSSL
-        # bounds it to 20,480 sessions, and puts none in for which it has sent a ticket.
-        context.set_session_id(self._session_id)
-        context.set_session_cache_mode(SSL.SESS_CACHE_SERVER)
-        context.set_alpn_select_callback(self._select_protocol)
-        # Only a name that was taken note of is kept with the session, and known when TLS 1.2
-        # resumes.
-        context.set_tlsext_servername_callback(_take_note)
-        if self.client_authorities:
-            store = _trust(context, self.client_authorities)
-            self._trust_store = self._trust_store or store
-            for each in self.client_authorities:
-                context.add_client_ca(each)
-        return context
+    def renew_ticket_keys(self) -> None:
+        """
+        Begin anew with keys for session tickets.  What was agreed on before is not resumed.
+        """
+        self._realms = WeakKeyDictionary()
+        self._realm = self._realm_of(self._clients)
+
+    def make_ticket_keys(self) -> None:
+        """
+        Make the keys for session tickets now, rather than with the first connection: processes that
+        are forked from here on have the same ones, and resume each other's sessions.
+        """
+        self._realm.make_base()
+        for each in () if self._source is None else self._source.policies:
+            self._realm_of(policy_of(each)).make_base()
+
+    def _realm_of(self, clients: ClientPolicy) -> Realm:
+        realm = self._realms.get(clients)
+        if realm is None:
+            realm = self._realms[clients] = Realm(self._settings, clients)
+        return realm
 
     def serverConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
-        """A new connection, for this protocol."""
-        connection = SSL.Connection(self._base)
+        """
+        A new connection, for this protocol.
+
+        @raise UsageError: which certificate it gets is for the client's hello to say, and nobody
+            has read it.
+        """
+        if self.reads_hello:
+            what = "a rule asks" if self._source is None else "a certificate is chosen"
+            raise UsageError(f"{what} by the client's hello: use TLSConnectorFactory")
+        certificate = self._certificate
+        if self._source is not None:
+            certificate = self._source.only
+        assert certificate is not None
+        return self._realm.connection(certificate, tlsProtocol)
+
+    # By the hello
+
+    @property
+    def reads_hello(self) -> bool:  # type: ignore[override]
+        """Whether the client's hello has to be read before there is a connection."""
+        source, rules = self._source, self._clients.rules
+        if self.holds_name or (rules is not None and rules.needs_name):
+            # Not OpenSSL's word for the name: of a session that is offered under another one, it
+            # tells the name that it was agreed on with.
+            return True
+        return source is not None and (
+            source.only is None or self.unknown_name is not UnknownName.DEFAULT
+        )
+
+    def choose(self, hello: ClientHello) -> Found | Deferred[Found]:
+        """
+        What a client gets.
+
+        @return: L{None} for one whose name is unknown and that is to be told so, or for which there
+            is nothing at all.
+        """
+        if self._source is None:
+            assert self._certificate is not None
+            # One alone, which every client gets: it is a rule that wants to know the hello.
+            return self._chosen(Choice(self._certificate), hello)
+        found = self._source.find(hello)
+        if isinstance(found, Deferred):
+            return found.addCallback(self._chosen, hello)
+        return self._chosen(found, hello)
+
+    def _chosen(self, found: Found, hello: ClientHello) -> Found:
+        if hello.alpn == (ACME_TLS,) and (found is None or found.alpn != ACME_TLS):
+            # RFC 8737, section 3: such a handshake proves something, or it is none.
+            return None
+        if found is not None or self._source is None:
+            return found
+        if hello.server_name is not None and self.unknown_name is not UnknownName.DEFAULT:
+            return None
+        return self._source.default(hello)
+
+    def connection_for(
+        self, choice: Choice, hello: ClientHello, tlsProtocol: Any
+    ) -> SSL.Connection:
+        """
+        A new connection, for what was chosen.
+
+        @raise ConfigurationError: OpenSSL or the policy refuses the certificate.
+        """
+        clients = choice.clients
+        realm = self._realm if clients is None else self._realm_of(clients)
+        held = Held(hello.server_name, choice.alpn)
+        return realm.connection(choice.certificate, tlsProtocol, held)
+
+    def refusing_connection(self, tlsProtocol: Any) -> SSL.Connection:
+        """
+        A connection without a certificate: it knows better than we do what is wrong with a hello
+        that cannot be read, and lets nobody in.
+        """
+        connection = new_connection(SSL.Context(SSL.TLS_METHOD), tlsProtocol)
         connection.set_app_data(tlsProtocol)
         connection.set_accept_state()
-        if self._context is not self._base:
-            connection.set_context(self._context)
-        mode = _VERIFY_MODES.get(self.client_certificate)
-        if mode is not None:
-            _openssl.set_verification(connection, mode, self._judge, self._judge_again)
         return connection
 
     def _select_protocol(self, connection: SSL.Connection, offered: list[bytes]) -> Any:
+        held = held_by(connection)
+        if held is not None and held.alpn is not None:
+            return select_protocol((held.alpn,), offered)
         names = self.alpn or acceptable_protocols(connection.get_app_data())
         return select_protocol(names, offered)
-
-    def _judge(self, chain: Sequence[x509.Certificate]) -> None:
-        if self._check is not None:
-            self._check(chain)
-        self._issuers.remember(chain[1:])
-
-    def _judge_again(self, chain: Sequence[x509.Certificate]) -> None:
-        """A resumed session: OpenSSL has verified nothing, and only the leaf is left."""
-        assert self._trust_store is not None
-        self._judge(self._trust_store.verify([*chain, *self._issuers.of(chain[0])]))
 
 
 _SESSIONS = SessionStore()
@@ -505,7 +442,7 @@ class ClientOptions(CompleteOptions):
         self._host_is_address = is_ip_address(self.host)
         self._keys: dict[tuple[bytes, ...], bytes] = {}
         self.policy = policy
-        self.alpn = _wire_names(alpn)
+        self.alpn = wire_names(alpn)
         self.certificate = certificate
         self.verifies = not unsafe_skip_verification
         if sessions is None:
@@ -544,15 +481,15 @@ class ClientOptions(CompleteOptions):
 
     def _make_context(self, roots: Iterable[x509.Certificate] | None) -> SSL.Context:
         policy, certificate = self.policy, self.certificate
-        context = _new_context(policy, (None, None), ())
-        _openssl.set_signature_algorithms(context, _signature_algorithms(policy, certificate))
-        _set_groups(context, policy.groups, key_shares=2)
+        context = new_context(policy, (None, None), ())
+        _openssl.set_signature_algorithms(context, signature_algorithms(policy, certificate))
+        set_groups(context, policy.groups, key_shares=2)
         if certificate is not None:
-            _use(context, certificate)
+            use_certificate(context, certificate)
         if roots is None:
             context.set_default_verify_paths()
         else:
-            _trust(context, roots)
+            trust(roots, context.get_cert_store())
         # A context keeps no sessions of a client by itself: the store does.
         context.set_session_cache_mode(SSL.SESS_CACHE_CLIENT | SSL.SESS_CACHE_NO_INTERNAL)
         return context
@@ -573,7 +510,7 @@ class ClientOptions(CompleteOptions):
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
         """A new connection, for this protocol."""
-        connection = SSL.Connection(self._context)
+        connection = new_connection(self._context, tlsProtocol)
         connection.set_app_data(tlsProtocol)
         connection.set_connect_state()
         if not self._host_is_address:

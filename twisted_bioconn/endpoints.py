@@ -1,8 +1,5 @@
 """
-Endpoints with TLS, and the endpoint strings C{bioconn:…} that make them.
-
-The classes are for code: L{ServerEndpoint} and L{ClientEndpoint} put TLS on any other endpoint.
-The parsers only translate a string into one of those.
+Endpoints with TLS: L{ServerEndpoint} and L{ClientEndpoint} put it on any other endpoint.
 
 The application's protocol is built when the peer has been let in: the handshake is done and the
 peer verified.  Nothing that a stranger does before that reaches the application, and what
@@ -11,19 +8,13 @@ C{connect} gives has somebody at the other end who is who it should be.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from socket import SOMAXCONN
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+from attrs import evolve
+from cryptography import x509
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import (
-    HostnameEndpoint,
-    TCP4ServerEndpoint,
-    TCP6ServerEndpoint,
-    clientFromString,
-    serverFromString,
-)
 from twisted.internet.error import (
     ConnectingCancelledError,
     ConnectionDone,
@@ -40,26 +31,33 @@ from twisted.internet.interfaces import (
     IProtocolFactory,
     IReactorTime,
     IStreamClientEndpoint,
-    IStreamClientEndpointStringParserWithReactor,
     IStreamServerEndpoint,
-    IStreamServerEndpointStringParser,
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
-from twisted.plugin import IPlugin
+from twisted.protocols.tls import _get_default_clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from . import _option_values as values
 from ._creators import Creator
+from ._lines import Lines
 from ._transport import address_text, one_line
-from .certificates.loading import load_authorities
-from .context import ClientCertificate, ClientOptions, ServerOptions, ascii_host
+from ._upgrade import AskingFactory, GreetedFactory
+from .context import ClientOptions, ServerOptions
 from .errors import ConfigurationError
-from .policy import INTERMEDIATE
+from .explanations import FailedHandshake, explain
+from .hello import ClientHello, HelloReader, MalformedHello
+from .limits import Limiter, Limits
+from .observing import Observer
+from .port_options import PreambleOptions, Route, all_options
+from .preamble import PreambleFactory
 from .protocol import TLSConnectorFactory, TLSConnectorProtocol
+from .starttls import client_dialogue
 
-__all__ = ["ClientEndpoint", "ClientParser", "ServerEndpoint", "ServerParser"]
+if TYPE_CHECKING:
+    from .trace.tracer import Tracer
+
+__all__ = ["ClientEndpoint", "ServerEndpoint"]
 
 _log = Logger()
 
@@ -75,7 +73,7 @@ class _Anteroom(Protocol):
     def __init__(self, factory: _LettingInFactory, addr: IAddress | None) -> None:
         self._factory = factory
         self._addr = addr
-        self._let_in = False
+        self.let_in = False
 
     def connectionMade(self) -> None:
         """There is somebody at the door."""
@@ -84,7 +82,10 @@ class _Anteroom(Protocol):
     def handshakeCompleted(self) -> None:
         """The peer is let in: build the application's protocol and connect it."""
         tls, factory = self.transport, self._factory
-        self._let_in = True
+        self.let_in = True
+        if tls.slot is not None:
+            tls.slot.end_handshake()
+        factory.completed(tls)
         try:
             application = factory.wrappedFactory.buildProtocol(self._addr)
             if application is None:
@@ -93,6 +94,8 @@ class _Anteroom(Protocol):
             application.makeConnection(tls)
             if IHandshakeListener.providedBy(application):
                 application.handshakeCompleted()
+            if tls.greeting:
+                application.dataReceived(tls.greeting)
         except Exception:
             factory.failed(tls, Failure())
         else:
@@ -100,7 +103,7 @@ class _Anteroom(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The peer was not let in, or left before."""
-        if not self._let_in:
+        if not self.let_in:
             self._factory.notLetIn(self.transport, reason)
 
 
@@ -116,6 +119,9 @@ class _LettingInFactory(TLSConnectorFactory):
     def begun(self, tls: TLSConnectorProtocol) -> None:
         """The transport is connected."""
 
+    def completed(self, tls: TLSConnectorProtocol) -> None:
+        """A handshake is done, and the peer let in."""
+
     def letIn(self, application: IProtocol) -> None:
         """A peer was let in."""
 
@@ -126,25 +132,127 @@ class _LettingInFactory(TLSConnectorFactory):
         tls.failVerification(reason)
 
     def notLetIn(self, tls: TLSConnectorProtocol | None, reason: Failure) -> None:
-        """A connection ended before its peer was let in: say why, in a line."""
-        if tls is None or _was_idle(tls, reason):
-            return
-        _log.info(
-            "no handshake with {peer}: {why}",
-            peer=address_text(tls.transport.getPeer()),
-            why=one_line(reason.getErrorMessage()),
+        """A connection ended before its peer was let in."""
+
+
+class _ServingFactory(_LettingInFactory):
+    """
+    A server's: says why a client was not let in, and tells an observer of what happens.
+
+    @ivar observer: L{None} where nobody wants to know.
+    @ivar settings: the options that the port was asked for with, by their names.
+    """
+
+    observer: Observer | None = None
+    settings: Mapping[str, object]
+    _lines: Lines | None = None
+
+    def begun(self, tls: TLSConnectorProtocol) -> None:
+        """A handshake begins."""
+        if self.observer is not None:
+            self.observer.begun(tls)
+
+    def completed(self, tls: TLSConnectorProtocol) -> None:
+        """A client is let in."""
+        if self.observer is not None:
+            facts = tls.negotiated
+            assert facts is not None
+            self.observer.let_in(tls, facts)
+
+    def stopFactory(self) -> None:
+        """The port is closed."""
+        super().stopFactory()
+        if self._lines is not None:
+            self._lines.stop()
+
+    def unregisterProtocol(self, p: Any) -> None:
+        """A connection is lost: it is counted no more."""
+        super().unregisterProtocol(p)  # type: ignore[no-untyped-call]
+        if p.slot is not None:
+            p.slot.release()
+        above = p.wrappedProtocol
+        if self.observer is not None and (not isinstance(above, _Anteroom) or above.let_in):
+            self.observer.ended(p, p._reason)
+
+    def notLetIn(self, tls: TLSConnectorProtocol | None, reason: Failure) -> None:
+        """A connection ended before its client was let in: say why, in a line."""
+        assert tls is not None
+        # Otherwise that was all there was to it.
+        if not tls._endsWithHandshake or reason.check(ConnectionDone) is None:
+            self._explain(tls, reason)
+        if self.observer is not None:
+            self.observer.ended(tls, reason)
+
+    def _explain(self, tls: TLSConnectorProtocol, reason: Failure) -> None:
+        clock = tls._deadlineClock
+        waited = tls._handshakeWaited
+        if clock is not None:
+            waited += clock.seconds() - tls._started
+        self.refused(
+            tls,
+            FailedHandshake(
+                error=reason.value or ConnectionDone(),
+                is_server=True,
+                peer=address_text(tls.getPeer()),  # type: ignore[no-untyped-call]
+                hello=_hello_in(tls.firstBytes),
+                first_bytes=tls.firstBytes[:64],
+                received=tls.traffic[0],
+                chain=_refused_chain(tls),
+                waited=waited,
+            ),
         )
 
+    def refused(self, tls: TLSConnectorProtocol | None, failed: FailedHandshake) -> None:
+        """
+        Say why a client is not let in, and tell it.
 
-def _was_idle(tls: TLSConnectorProtocol, reason: Failure) -> bool:
-    """
-    Whether the peer left without a word that counts: a health check, a scan of ports, a browser
-    that connects in advance.
-    """
-    connection = tls.getHandle()
-    return reason.check(ConnectionDone, ConnectionLost) is not None and (
-        connection is None or connection.client_random() is None
-    )
+        @param tls: L{None} for a client that has not come as far as TLS.
+        """
+        # A health check, a scan of ports, a browser that connects in advance.
+        is_silent = isinstance(failed.error, _ENDS) and not failed.first_bytes
+        if is_silent and self.observer is None:
+            return
+        options = self._helloOptions
+        settings = dict(self.settings)
+        if options.clients.authorities:
+            settings["clientAuthorities"] = options.clients.authorities
+        explanation = explain(
+            evolve(failed, policy=options.policy, alpn=options.alpn, settings=settings)
+        )
+        if self.observer is not None:
+            self.observer.not_let_in(tls, failed.peer, explanation, failed.waited)
+        if is_silent:
+            return
+        if self._lines is None:
+            self._lines = Lines(self._clock)
+        if self._lines.take(explanation.cause.value):
+            _log.info(
+                "no handshake: {why}",
+                why=one_line(str(explanation)),
+                peer=failed.peer,
+                cause=explanation.cause.value,
+                setting=explanation.setting,
+                remedy=explanation.remedy.value,
+            )
+
+
+_ENDS = (ConnectionDone, ConnectionLost)
+
+
+def _hello_in(data: bytes) -> ClientHello | None:
+    """The hello in what a client has sent first; L{None} where it is none, or not whole."""
+    try:
+        return HelloReader().feed(data) if data else None
+    except MalformedHello:
+        return None
+
+
+def _refused_chain(tls: TLSConnectorProtocol) -> tuple[x509.Certificate, ...]:
+    """The certificate that was refused, where there is one."""
+    connector = tls._link.connector
+    verification = None if connector is None else connector.verification
+    certificate = None if verification is None else verification.certificate
+    return () if certificate is None else (certificate,)
 
 
 class _ConnectingFactory(_LettingInFactory):
@@ -199,6 +307,12 @@ class ServerEndpoint:
         handshake_timeout: float | None = 10.0,
         close_timeout: float | None = 30.0,
         idle_timeout: float | None = None,
+        preamble: PreambleOptions | None = None,
+        limits: Limits | None = None,
+        observer: Observer | None = None,
+        settings: Mapping[str, object] | None = None,
+        routes: Sequence[Route] = (),
+        tracer: Tracer | None = None,
     ) -> None:
         """
         @param endpoint: what carries the bytes.
@@ -208,6 +322,14 @@ class ServerEndpoint:
         @param close_timeout: seconds to wait for a peer to close after us.
         @param idle_timeout: seconds of silence after which a connection is closed; L{None} for
             never, as with the others.
+        @param preamble: what may come before TLS; nothing if not given.
+        @param limits: how much clients may have at a time; any number if not given.
+        @param observer: is told of what becomes of connections.
+        @param settings: the options that this was asked for with, by their names: they are named
+            where one of them decides that a client is not let in.
+        @param routes: where clients go by what their hellos ask for: the first that is for them, or
+            else to the factory that L{listen} is given.
+        @param tracer: traces the connections; L{None} for none.
         @raise ConfigurationError: one of them is not above 0.
         """
         self.endpoint = endpoint
@@ -216,20 +338,60 @@ class ServerEndpoint:
         self.handshake_timeout = deadline("handshake_timeout", handshake_timeout)
         self.close_timeout = deadline("close_timeout", close_timeout)
         self.idle_timeout = deadline("idle_timeout", idle_timeout)
+        self.preamble = preamble or PreambleOptions()
+        self.limits = limits or Limits()
+        self.observer = observer
+        self.settings = settings or {}
+        self.routes = tuple(routes)
+        self.tracer = tracer
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """Listen, with protocols of this factory."""
-        return self.endpoint.listen(
-            _LettingInFactory(
-                self.options,
-                False,
-                protocolFactory,
-                self.clock,
-                handshakeTimeout=self.handshake_timeout,
-                closeTimeout=self.close_timeout,
-                idleTimeout=self.idle_timeout,
+        if any(each.options is not None for each in self.routes):
+            for options in self.all_options:
+                # What is asked of a client was chosen by it.
+                options.holds_name = True
+        tls = self._ending(protocolFactory)
+        limiter = None
+        if self.limits.is_needed:
+            limiter = Limiter(self.limits, tls._clock)
+            if self.observer is not None:
+                limiter.told = self.observer.refused
+        routes = [
+            (
+                each,
+                each.factory if each.passes_through else self._ending(each.factory, each.options),
             )
+            for each in self.routes
+        ]
+        return self.endpoint.listen(PreambleFactory(tls, self.preamble, limiter, routes))
+
+    @property
+    def all_options(self) -> list[ServerOptions]:
+        """The options, and those that routes have of their own; each once."""
+        return all_options(self.options, self.routes)
+
+    def _ending(
+        self, protocolFactory: IProtocolFactory, options: ServerOptions | None = None
+    ) -> _ServingFactory:
+        """What ends TLS for the protocols of a factory."""
+        starttls = self.preamble.starttls
+        if starttls is not None:
+            clock = _get_default_clock() if self.clock is None else self.clock
+            protocolFactory = GreetedFactory(protocolFactory, starttls, clock)
+        tls = _ServingFactory(
+            self.options if options is None else options,
+            False,
+            protocolFactory,
+            self.clock,
+            handshakeTimeout=self.handshake_timeout,
+            closeTimeout=self.close_timeout,
+            idleTimeout=self.idle_timeout,
         )
+        tls.observer, tls.settings = self.observer, self.settings
+        if self.tracer is not None:
+            self.tracer.trace(tls)
+        return tls
 
 
 @implementer(IStreamClientEndpoint)
@@ -246,6 +408,9 @@ class ClientEndpoint:
         *,
         timeout: float | None = 30.0,
         close_timeout: float | None = 30.0,
+        starttls: str | None = None,
+        host_name: str | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """
         @param endpoint: what carries the bytes.
@@ -253,13 +418,25 @@ class ClientEndpoint:
         @param clock: for the deadlines, most often the reactor.
         @param timeout: seconds for the connection and the handshake together.
         @param close_timeout: seconds to wait for the server to close after us.
-        @raise ConfigurationError: one of them is not above 0; L{None} is for no deadline.
+        @param starttls: the protocol in which the server is asked for TLS: one of
+            L{twisted_bioconn.starttls.NAMES}; L{None} where TLS begins by itself.
+        @param host_name: what we call ourselves when we ask in SMTP, and in XMPP the domain that is
+            asked for; if not given, C{localhost}, and the server's name.
+        @param tracer: traces the connections; L{None} for none.
+        @raise ConfigurationError: one of them is not above 0 (L{None} is for no deadline), or there
+            is no such protocol.
         """
         self.endpoint = endpoint
         self.options = options
         self.clock = clock
         self.timeout = deadline("timeout", timeout)
         self.close_timeout = deadline("close_timeout", close_timeout)
+        self.starttls = starttls
+        self.tracer = tracer
+        self.host_name = host_name or (options.host if "xmpp" in (starttls or "") else "localhost")
+        if starttls is not None:
+            # What is wrong about them is said now.
+            client_dialogue(starttls, host_name=self.host_name)
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         """
@@ -278,7 +455,7 @@ class _Connecting:
         self.done: Deferred[IProtocol] = Deferred(self._cancel)
         self._endpoint = endpoint
         self._below: Deferred[IProtocol] | None = None
-        self._tls: TLSConnectorProtocol | None = None
+        self._tls: Any = None
         self._timer: IDelayedCall | None = None
         self._given_up = False
         factory = _ConnectingFactory(
@@ -290,11 +467,22 @@ class _Connecting:
             closeTimeout=endpoint.close_timeout,
         )
         factory.connecting = self
+        if endpoint.tracer is not None:
+            endpoint.tracer.trace(factory)
         factory._creatorCallable = self._creating(factory._creatorCallable)
         if endpoint.timeout is not None:
             self._timer = endpoint.clock.callLater(endpoint.timeout, self._expire)
+        asking: Any = factory
+        if endpoint.starttls is not None:
+            asking = AskingFactory(
+                factory.buildProtocol,
+                endpoint.starttls,
+                endpoint.host_name,
+                self.begun,
+                self.finish,
+            )
         try:
-            below = endpoint.endpoint.connect(factory)
+            below = endpoint.endpoint.connect(asking)
         except Exception:
             self.finish(Failure())
             return
@@ -302,8 +490,8 @@ class _Connecting:
             self._below = below
         below.addCallbacks(self._connected, self.finish)
 
-    def begun(self, tls: TLSConnectorProtocol) -> None:
-        """The transport is connected, and the handshake begins."""
+    def begun(self, tls: Any) -> None:
+        """The transport is connected, and the handshake begins, or what leads to it."""
         if self._given_up:
             # The endpoint below went on although it was told to stop.
             tls.abortConnection()
@@ -354,215 +542,3 @@ class _Connecting:
             below.cancel()
         if tls is not None:
             tls.abortConnection()
-
-
-# Strings
-
-
-SERVER_OPTIONS: dict[str, str] = {
-    "port": "a port number",
-    "interface": "an address to listen on",
-    "backlog": "a number of connections",
-    "endpoint": "a server endpoint string",
-    "privateKey": "a file name",
-    "certKey": "a file name",
-    "extraCertChain": "a file name",
-    "passphraseFile": "a file name",
-    "sslmethod": "the name of a method of OpenSSL",
-    "dhParameters": "a file name",
-    "clientAuthorities": "the name of a file or a directory",
-    "clientCertificate": "require or verifyIfGiven",
-    "policy": "intermediate or modern",
-    "alpn": "protocol names with commas between them",
-    "handshakeTimeout": "a number of seconds, or 'off'",
-    "closeTimeout": "a number of seconds, or 'off'",
-    "idleTimeout": "a number of seconds, or 'off'",
-}
-"""The options of a server's string, and what values they take."""
-
-_CLIENT_CERTIFICATE = {
-    "require": ClientCertificate.REQUIRE,
-    "verifyIfGiven": ClientCertificate.VERIFY_IF_GIVEN,
-    "request": None,
-}
-
-
-@implementer(IPlugin, IStreamServerEndpointStringParser)
-class ServerParser:
-    """
-    C{bioconn:PORT[:interface=ADDRESS][:option=…]} or C{bioconn:endpoint=STRING[:option=…]}.
-    """
-
-    prefix = "bioconn"
-
-    def parseStreamServer(self, reactor: Any, *args: Any, **kwargs: Any) -> ServerEndpoint:
-        """
-        @raise ConfigurationError: an option is wrong, or what it names cannot be used.
-        """
-        given = values.take(kwargs, SERVER_OPTIONS, args, ("port",))
-        below = self._below(reactor, given)
-        return ServerEndpoint(
-            below,
-            server_options(given),
-            reactor,
-            handshake_timeout=values.seconds(
-                "handshakeTimeout", given.get("handshakeTimeout", "10")
-            ),
-            close_timeout=values.seconds("closeTimeout", given.get("closeTimeout", "30")),
-            idle_timeout=values.seconds("idleTimeout", given.get("idleTimeout", "off")),
-        )
-
-    def _below(self, reactor: Any, given: Mapping[str, str]) -> IStreamServerEndpoint:
-        if "endpoint" in given:
-            for option in ("port", "interface", "backlog"):
-                if option in given:
-                    raise ConfigurationError(
-                        f"endpoint= and {option} exclude each other: it says where to listen"
-                    )
-            parse: Callable[[Any, str], IStreamServerEndpoint] = serverFromString
-            return values.nested(given["endpoint"], parse, reactor)
-        if "port" not in given:
-            raise ConfigurationError("bioconn: needs a port, or an endpoint= to listen on")
-        interface = given.get("interface", "")
-        listen = TCP6ServerEndpoint if ":" in interface else TCP4ServerEndpoint
-        backlog = values.whole_number("backlog", given.get("backlog", str(SOMAXCONN)))
-        return listen(reactor, values.port_number(given["port"]), backlog, interface)
-
-
-def server_options(given: Mapping[str, str]) -> ServerOptions:
-    """
-    The L{ServerOptions} that the options of a server's string ask for.
-
-    @raise ConfigurationError: an option is wrong, or what it names cannot be used.
-    """
-    mode = given.get("clientCertificate")
-    wanted = None if mode is None else values.choice("clientCertificate", mode, _CLIENT_CERTIFICATE)
-    if mode == "request":
-        raise ConfigurationError(
-            "clientCertificate=request leaves the verdict to rules, and there are none:"
-            " use verifyIfGiven or require"
-        )
-    authorities = given.get("clientAuthorities")
-    policy = given.get("policy")
-    method = given.get("sslmethod")
-    # As in ssl:, a key file alone may hold the certificate too.
-    given = {"privateKey": "server.pem", **given}
-    certificate = values.certified_key(
-        given, "certKey" if "certKey" in given else "privateKey", "privateKey"
-    )
-    return ServerOptions(
-        certificate,
-        policy=INTERMEDIATE if policy is None else values.policy(policy),
-        alpn=values.alpn_names(given["alpn"]) if "alpn" in given else (),
-        client_authorities=()
-        if authorities is None
-        else values.loaded("clientAuthorities", lambda: load_authorities(authorities)),
-        client_certificate=wanted,
-        # The policy wins.
-        versions=(None, None)
-        if method is None or policy is not None
-        else values.tls_method(method),
-        dh_parameters=given.get("dhParameters"),
-    )
-
-
-CLIENT_OPTIONS: dict[str, str] = {
-    "host": "a host name or an address",
-    "port": "a port number",
-    "timeout": "a number of seconds, or 'off'",
-    "bindAddress": "an address",
-    "certificate": "a file name",
-    "privateKey": "a file name",
-    "passphraseFile": "a file name",
-    "trustRoots": "the name of a file or a directory",
-    "endpoint": "a client endpoint string",
-    "serverName": "a host name",
-    "alpn": "protocol names with commas between them",
-    "policy": "intermediate or modern",
-    "pins": "SHA-256 digests of public keys with commas between them",
-    "closeTimeout": "a number of seconds, or 'off'",
-    "unsafeSkipVerification": "yes or no",
-}
-"""The options of a client's string, and what values they take."""
-
-
-@implementer(IPlugin, IStreamClientEndpointStringParserWithReactor)
-class ClientParser:
-    """
-    C{bioconn:HOST:PORT[:option=…]}.
-    """
-
-    prefix = "bioconn"
-
-    def parseStreamClient(self, reactor: Any, *args: Any, **kwargs: Any) -> ClientEndpoint:
-        """
-        @raise ConfigurationError: an option is wrong, or what it names cannot be used.
-        """
-        given = values.take(kwargs, CLIENT_OPTIONS, args, ("host", "port"))
-        if not given.get("host") or not (given.get("port") or "endpoint" in given):
-            raise ConfigurationError("bioconn: needs a host and a port: bioconn:HOST:PORT")
-        timeout = values.seconds("timeout", given.get("timeout", "30"))
-        return ClientEndpoint(
-            self._below(reactor, timeout, given),
-            client_options(given["host"], given),
-            reactor,
-            timeout=timeout,
-            close_timeout=values.seconds("closeTimeout", given.get("closeTimeout", "30")),
-        )
-
-    def _below(
-        self, reactor: Any, timeout: float | None, given: Mapping[str, str]
-    ) -> IStreamClientEndpoint:
-        bind = given.get("bindAddress")
-        if "endpoint" in given:
-            if bind is not None:
-                raise ConfigurationError(
-                    "endpoint= and bindAddress exclude each other: it says how to connect"
-                )
-            parse: Callable[[Any, str], IStreamClientEndpoint] = clientFromString
-            return values.nested(given["endpoint"], parse, reactor)
-        # The deadline is ours, for the connection and the handshake together.
-        return HostnameEndpoint(
-            reactor,
-            ascii_host(given["host"]).encode("ascii"),
-            values.port_number(given["port"]),
-            timeout or 3600.0,
-            None if bind is None else (bind, 0),
-        )
-
-
-def client_options(host: str, given: Mapping[str, str]) -> ClientOptions:
-    """
-    The L{ClientOptions} that the options of a client's string ask for.
-
-    @raise ConfigurationError: an option is wrong, or what it names cannot be used.
-    """
-    certificate, key = given.get("certificate"), given.get("privateKey")
-    if certificate is None and key is not None:
-        raise ConfigurationError("privateKey= needs certificate=: a key alone proves nothing")
-    if certificate is None and "passphraseFile" in given:
-        raise ConfigurationError("passphraseFile= needs certificate=: there is no key to decrypt")
-    server_name = given.get("serverName")
-    roots = given.get("trustRoots")
-    skip = values.yes_or_no("unsafeSkipVerification", given.get("unsafeSkipVerification", "no"))
-    if skip and (roots is not None or "pins" in given):
-        raise ConfigurationError(
-            "unsafeSkipVerification=yes takes any certificate:"
-            " trustRoots= and pins= mean nothing then"
-        )
-    return ClientOptions(
-        host,
-        server_name=None
-        if server_name is None
-        else values.loaded("serverName", lambda: ascii_host(server_name)),
-        trust_roots=None
-        if roots is None
-        else values.loaded("trustRoots", lambda: load_authorities(roots)),
-        policy=values.policy(given["policy"]) if "policy" in given else INTERMEDIATE,
-        alpn=values.alpn_names(given["alpn"]) if "alpn" in given else (),
-        certificate=None
-        if certificate is None
-        else values.certified_key(given, "certificate", "privateKey"),
-        pins=values.pins(given["pins"]) if "pins" in given else (),
-        unsafe_skip_verification=skip,
-    )

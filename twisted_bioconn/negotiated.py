@@ -8,6 +8,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from OpenSSL import SSL
 
+from ._held import held_by
 from ._openssl import has_extended_master_secret
 from .errors import UsageError
 from .verify import full_chain
@@ -48,7 +49,11 @@ class Negotiated:
 
 def negotiated_by(connection: SSL.Connection, resumed: bool) -> Negotiated:
     """The facts of a connection whose handshake is done."""
+    held = held_by(connection)
+    # Of a session that was agreed on under another name, OpenSSL tells that one in TLS 1.2.
     name = connection.get_servername()
+    if held is not None:
+        name = None if held.server_name is None else held.server_name.encode("ascii")
     version = connection.get_protocol_version_name()
     # TLS 1.2 exchanges no keys in a resumption; OpenSSL names the first handshake's group then.
     exchanged = not resumed or version == "TLSv1.3"

@@ -46,6 +46,7 @@ otherwise what went wrong.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
@@ -69,10 +70,12 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
 
-from ._creators import complete_creator, connection_creator
-from ._deadline import Deadline
+from ._admission import refusal_without_certificate
+from ._creators import CompleteOptions, complete_creator, connection_creator
+from ._deadline import Deadline, clock_of, deadlines_of
 from ._ending import Ending
 from ._engine import Buffer, Form
+from ._gate import Gate, GateState
 from ._link import MUCH
 from ._phase import LIVE, Phase
 from ._reasons import AlertReceived, reason_of
@@ -105,12 +108,14 @@ class TLSConnectorProtocol(Ending):
     It is the protocol of the transport below, and the transport of C{wrappedProtocol}.
     """
 
+    newConnector: Callable[..., Connector] = Connector
     _gathering: IDelayedCall | None = None
     _deadlineClock: IReactorTime | None = None
     _started = 0.0
     _peerEnded = False
     _shrinking: IDelayedCall | None = None
     _grows = False
+    _endsWithHandshake = False
 
     # The life of a connection
 
@@ -120,38 +125,50 @@ class TLSConnectorProtocol(Ending):
         handshake.
         """
         factory, link = self.factory, self._link
+        options = getattr(factory, "_helloOptions", None)
+        starts = getattr(factory, "startsHandshake", True)
+        connection = None
         try:
-            connection = factory._creatorCallable(self)
+            if options is not None and options.reads_hello:
+                self._gate = Gate(self, options, starts)
+            else:
+                connection = factory._creatorCallable(self)
         except BaseException:
             # The transport is in the reactor already.  Nobody else will close it.
             abort(transport)
             raise
-        link.connector = Connector(
+        link.connector = self.newConnector(
             connection,
             getattr(factory, "_isClient", False),
             WriteBuffer(GATHER, GATHER, None),
-            getattr(factory, "startsHandshake", True),
+            starts,
         )
         self._clock = getattr(factory, "_clock", None)
         directlyProvides(self, providedBy(transport))
         link.phase = Phase.CONNECTED
         link.tls = self
         Protocol.makeConnection(self, transport)
+        if not link.connector.is_client:
+            # A server sends session tickets as the handshake ends.  Its first answer would be held
+            # back until the client has acknowledged them: RFC 1122, section 4.2.3.4.
+            noDelay = getattr(transport, "setTcpNoDelay", None)
+            if noDelay is not None:
+                # UNIX sockets of Twisted's have the method, and nothing to set.
+                with suppress(OSError):
+                    noDelay(True)
         link.transmit = sender(transport)
         if isinstance(transport, Stream) and type(self).dataReceived is _DATA_RECEIVED:
             transport.receiver = link.received
         factory.registerProtocol(self)
-        clock = getattr(factory, "_givenClock", None) or getattr(transport, "reactor", None)
-        if not hasattr(clock, "callLater"):
-            clock = None
-        # Our own reactor keeps deadlines apart from its delayed calls.
-        deadline = Deadline(getattr(clock, "deadlines", clock), transport)
+        clock = clock_of(getattr(factory, "_givenClock", None), transport)
+        deadline = Deadline(deadlines_of(clock), transport)
         link.deadline = deadline
         if clock is not None:
             self._deadlineClock = clock
             self._started = clock.seconds()
             seconds = getattr(factory, "handshakeTimeout", None)
-            deadline.set(seconds, self._handshakeExpired, seconds)
+            left = None if seconds is None else max(0.0, seconds - self._handshakeWaited)
+            deadline.set(left, self._handshakeExpired, seconds)
         if self._connectWrapped:
             self._tell(self.wrappedProtocol.makeConnection, self)
         if link.connector is not None and link.connector.wants_write:
@@ -168,12 +185,23 @@ class TLSConnectorProtocol(Ending):
         if self._deadlineClock is not None:
             self._started = self._deadlineClock.seconds()
         try:
-            connector.start_handshake()
+            if self._gate is not None:
+                self._gate.open()
+            else:
+                connector.start_handshake()
         except PeerError as error:
             self._failed(error)
         else:
             self.flush()
             self.transport.resumeProducing()
+
+    def _gateOpens(self, goOn: Callable[[], None]) -> None:
+        """It is known which certificate the client gets, or that it gets none."""
+        try:
+            goOn()
+        except PeerError as error:
+            self._failed(error)
+        self.flush()
 
     def dataReceived(self, data: bytes) -> None:
         """Take ciphertext from the transport and give the application what is in it."""
@@ -181,11 +209,11 @@ class TLSConnectorProtocol(Ending):
         if connector is None or self._link.phase not in LIVE:
             return
         outer, self._link.delivering = self._link.delivering, True
-        self._link.deadline.heard = True
+        self._link.deadline.received += len(data)
         try:
             if connector.state in BEFORE_OPEN:
                 connector.feed(data)
-                if not self._handshakeGoesOn(connector):
+                if not self._handshakeGoesOn(connector, data):
                     return
                 self._handshakeCompleted()
             else:
@@ -200,9 +228,12 @@ class TLSConnectorProtocol(Ending):
                 self.flush()
                 self._holdTransport()
 
-    def _handshakeGoesOn(self, connector: Connector) -> bool:
+    def _handshakeGoesOn(self, connector: Connector, data: bytes) -> bool:
         """Whether it has come to its end, and we are still there to see it."""
-        if connector.state is State.IDLE:
+        gate = self._gate
+        if gate is not None:
+            gate.feed(data)
+        if connector.state is State.IDLE and (gate is None or gate.state is GateState.SHUT):
             # Nobody has begun, and until then the peer shall not fill our memory.
             self.transport.pauseProducing()
         return self._isLive() and connector.state not in BEFORE_OPEN
@@ -218,6 +249,19 @@ class TLSConnectorProtocol(Ending):
         return self._link.phase in LIVE
 
     def _handshakeCompleted(self) -> None:
+        self._gate = None
+        self.firstBytes = b""
+        if self.rules is not None:
+            refusal = refusal_without_certificate(self.rules, self)
+            if refusal is not None:
+                self._abortWith(refusal)
+                return
+        if self._endsWithHandshake:
+            # Nobody here has anything to say to this peer, or to hear of it.
+            self._needConnector().discard()
+            self._link.paused = True
+            self._shutdownTLS()
+            return
         clock = self._deadlineClock
         if clock is not None:
             self._handshakeSeconds = clock.seconds() - self._started
@@ -320,6 +364,9 @@ class TLSConnectorProtocol(Ending):
             reason = Failure(ConnectionDone())
         if self._link.deadline is not None:
             self._link.deadline.cancel()
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            gate.leave()
         for call in (
             self._gathering,
             self._catchingUp,
@@ -497,9 +544,7 @@ class TLSConnectorProtocol(Ending):
         if clock is None or connector is None:
             return
         if grows:
-            # Our own reactor keeps deadlines apart from its delayed calls.
-            clock = getattr(clock, "deadlines", clock)
-            self._shrinking = clock.callLater(SHRINK_AFTER, self._shrink)
+            self._shrinking = deadlines_of(clock).callLater(SHRINK_AFTER, self._shrink)
         else:
             connector.renew_bios()
 
@@ -537,6 +582,9 @@ class TLSConnectorFactory(TLSMemoryBIOFactory):
 
     protocol: Any = TLSConnectorProtocol
     noisy = False
+    _helloOptions: Any = None
+    _starting: Any = None
+    _keeps = False
 
     def __init__(
         self,
@@ -563,6 +611,9 @@ class TLSConnectorFactory(TLSMemoryBIOFactory):
         self._creatorCallable = complete_creator(isClient, contextFactory) or connection_creator(
             _convertToAppropriateFactory(isClient, contextFactory), contextFactory
         )
+        self._helloOptions = (
+            contextFactory if isinstance(contextFactory, CompleteOptions) and not isClient else None
+        )
         self._isClient = isClient
         self._givenClock = clock
         self._clock = tls._get_default_clock() if clock is None else clock
@@ -570,6 +621,29 @@ class TLSConnectorFactory(TLSMemoryBIOFactory):
         self.closeTimeout = closeTimeout
         self.idleTimeout = idleTimeout
         self.startsHandshake = startsHandshake
+
+    def startFactory(self) -> None:
+        """A port is open: the certificates are looked after once the reactor runs."""
+        if self._helloOptions is not None:
+            whenRunning = getattr(self._clock, "callWhenRunning", None)
+            if whenRunning is None:
+                self._keep()
+            else:
+                self._starting = whenRunning(self._keep)
+
+    def _keep(self) -> None:
+        self._starting, self._keeps = None, True
+        self._helloOptions.upkeep.start(self._clock)
+
+    def stopFactory(self) -> None:
+        """The port is closed: nobody looks after the certificates any more."""
+        starting, self._starting = self._starting, None
+        if starting is not None:
+            clock: Any = self._clock
+            clock.removeSystemEventTrigger(starting)
+        if self._keeps:
+            self._keeps = False
+            self._helloOptions.upkeep.stop()
 
     def buildProtocol(self, addr: IAddress | None) -> TLSConnectorProtocol | None:  # type: ignore[override]
         """A TLS layer for a new protocol of the application's; L{None} where it wants none."""

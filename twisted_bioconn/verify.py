@@ -204,6 +204,20 @@ def full_chain(connection: SSL.Connection) -> tuple[x509.Certificate, ...]:
     return (leaf, *(certificate for certificate in chain if certificate != leaf))
 
 
+def verify_again(verification: Verification, connection: SSL.Connection) -> None:
+    """
+    Judge the peer of a resumed session.
+
+    A resumed handshake verifies nothing: no callback runs and the chain is gone.  What was good
+    when the session began may have been revoked, have expired or be no longer let in.
+
+    @raise OpenSSL.SSL.Error: it is refused.
+    """
+    chain = full_chain(connection)
+    if chain and verification.ask_again(chain):
+        raise SSL.Error([("SSL routines", "", "certificate verify failed")])
+
+
 def explain(verification: Verification) -> str:
     """Why a verification refused the peer, in one sentence."""
     failure, certificate = verification.failure, verification.certificate
