@@ -205,7 +205,10 @@ class EndpointCase(EngineCase):
 
         @implementer(ILogObserver)
         def observe(event: LogEvent) -> None:
-            ours = event.get("log_namespace") == "twisted_bioconn.endpoints"
+            ours = event.get("log_namespace") in (
+                "twisted_bioconn.endpoints",
+                "twisted_bioconn.preamble",
+            )
             if ours and event["log_level"] < LogLevel.error:
                 self.lines.append(formatEvent(event))
 

@@ -28,7 +28,13 @@ class EngineCase(SynchronousTestCase):
             raise SkipTest("pyOpenSSL's private names are not as they were")
         twin = "_public_" if self.public_api else "_fast_"
         self.patch(_openssl, "PUBLIC_API_ONLY", self.public_api)
-        for name in ("set_verification", "set_groups", "set_signature_algorithms"):
+        for name in (
+            "set_verification",
+            "set_groups",
+            "set_signature_algorithms",
+            "hold_names",
+            "share_store",
+        ):
             self.patch(_openssl, name, getattr(_openssl, twin + name))
 
     def connectors(self, client: SSL.Connection, server: SSL.Connection) -> Loopback:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from importlib.util import find_spec
 
 from twisted.trial.unittest import FailTest, SkipTest
@@ -34,6 +35,17 @@ def require_module(name: str) -> None:
     """
     if find_spec(name) is None:
         raise missing(f"the Python module {name} is not installed")
+
+
+def require_ipv6() -> None:
+    """
+    Skip the test that asked, or the rest of it, on a machine whose loopback has no IPv6.
+    """
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        raise SkipTest("this machine has no IPv6") from None
 
 
 def missing(reason: str) -> Exception:

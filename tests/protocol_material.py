@@ -305,7 +305,7 @@ class ProtocolCase(TestCase):
 
     factory_class: Any = TLSConnectorFactory
     transport_class: type[MemoryConnection] = MemoryConnection
-    timeout = 30
+    timeout = 300
 
     def setUp(self) -> None:
         self.clock = Turns()

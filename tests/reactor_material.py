@@ -148,7 +148,7 @@ class ReactorCase(SynchronousTestCase):
 
     def until(self, condition: Callable[..., object], *arguments: Any) -> None:
         """Turn until this is true of the arguments, and fail if that takes too long."""
-        end = time.monotonic() + 10
+        end = time.monotonic() + 100
         while not condition(*arguments):
             if time.monotonic() > end:
                 self.fail("this never becomes true")

@@ -34,7 +34,7 @@ CHECKOUT = Path(__file__).parent.parent
 PORTS = (4000, 4001, 4433, 8080, 8443)
 """The ports that the documentation and the examples name."""
 
-DEADLINE = 60.0
+DEADLINE = 300.0
 """Seconds in which a program has to say what is waited for, or to end."""
 
 # What an installation would put beside the environment's Python.
@@ -113,9 +113,9 @@ class Running:
         """The process id."""
         return self._process.pid
 
-    def wait_for(self, pattern: str) -> re.Match[str]:
+    def wait_for(self, pattern: str, seconds: float = DEADLINE) -> re.Match[str]:
         """Wait until all that it has said so far has this in it."""
-        end = monotonic() + DEADLINE
+        end = monotonic() + seconds
         while True:
             match = re.search(pattern, self.said)
             if match is not None:

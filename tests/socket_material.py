@@ -99,7 +99,7 @@ class Talking(Peer):
 class SocketCase(TestCase):
     """A test with files and sockets."""
 
-    timeout = 30
+    timeout = 300
 
     def setUp(self) -> None:
         # Not trial's directory: the address of a UNIX socket may have no more than 107 bytes.

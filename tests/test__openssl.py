@@ -489,6 +489,20 @@ class VerificationTests(SynchronousTestCase):
         self.assertTrue(verification.asked)
         self.assertEqual((verification.code, verification.failure), (0, None))
 
+    def test_tolerated(self) -> None:
+        """A fault that is tolerated is passed over, and the check sees the chain all the same."""
+        asked: list[Sequence[x509.Certificate]] = []
+        verification = Verification(asked.append, None, lambda code, _: code == 20)
+        root, leaf = (
+            crypto.X509.from_cryptography(each.certificate) for each in (authority(), server())
+        )
+        for certificate, depth in ((None, 1), (root, 1), (leaf, 0)):
+            self.assertEqual(verification.step(False, 20, depth, certificate), 0)
+        self.assertEqual(asked, [])
+        self.assertEqual(verification.step(True, 0, 0, leaf), 0)
+        self.assertEqual(asked, [[server().certificate, authority().certificate]])
+        self.assertEqual(verification.step(False, 23, 0, leaf), 23)
+
     def test_no_check(self) -> None:
         """OpenSSL's verdict is enough."""
         verification = Verification(None)
@@ -520,7 +534,7 @@ class VerificationTests(SynchronousTestCase):
                 raise failure
 
             for chooses in (True, False):
-                verification = Verification(check, None, chooses)
+                verification = Verification(check, None, chooses_alert=chooses)
                 self.assertEqual(self.steps(verification), [0, number])
                 self.assertIs(verification.failure, failure)
                 self.assertEqual(verification.sent_code, number if chooses else UNSPECIFIED)
@@ -549,11 +563,11 @@ class VerificationTests(SynchronousTestCase):
         leaf = crypto.X509.from_cryptography(server().certificate)
         for chooses in (True, False):
             shown = Shown()
-            verification = Verification(shown, None, chooses)
+            verification = Verification(shown, None, chooses_alert=chooses)
             self.assertEqual(verification.step(False, 20, 0, leaf), 20)
             self.assertEqual((verification.sent_code, verification.failure), (20, None))
             shown.failure = ValueError("mine")
-            verification = Verification(shown, None, chooses)
+            verification = Verification(shown, None, chooses_alert=chooses)
             self.assertTrue(verification.step(False, 20, 0, leaf))
             self.assertIs(verification.failure, shown.failure)
             self.assertEqual(verification.sent_code, CERTIFICATE_REJECTED if chooses else 20)

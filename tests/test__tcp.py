@@ -17,9 +17,12 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import (
     ConnectionDone,
     ConnectionRefusedError,
+    TimeoutError,
+    UserError,
 )
 from twisted.internet.interfaces import ITCPTransport
 
+from tests.programs import require_ipv6
 from tests.protocol_material import App, client_options, server_options
 from tests.reactor_material import (
     LARGE,
@@ -259,6 +262,8 @@ class FactsTests(ReactorCase):
 
     def test_addresses(self) -> None:
         for interface, kind in (("127.0.0.1", IPv4Address), ("::1", IPv6Address)):
+            if kind is IPv6Address:
+                require_ipv6()
             factory = Made()
             port = self.listen(factory, interface)
             client = self.connect(App(), port)
@@ -406,11 +411,14 @@ class ConnectingTests(ReactorCase):
             connector = self.reactor.connectTCP(
                 *full.getsockname(), factory, timeout=30 if give_up else 0.05
             )
-            self.turn(3)
-            self.assertIsNone(factory.failed)
             if give_up:
+                self.turn(3)
+                self.assertIsNone(factory.failed)
                 connector.stopConnecting()
             self.until(lambda factory: factory.failed, factory)
+            assert factory.failed is not None
+            kind = UserError if give_up else TimeoutError
+            self.assertIsInstance(factory.failed.value, kind)
 
     def test_from_an_address(self) -> None:
         served = Made()

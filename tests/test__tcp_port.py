@@ -6,15 +6,20 @@ import errno
 import gc
 import os
 import resource
+import select
 import socket
+import time
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import CannotListenError, ConnectionDone, UnsupportedAddressFamily
 from twisted.internet.tcp import _reservedFD
+from twisted.logger import capturedLogs, formatEvent
 
+from tests.programs import require_ipv6
 from tests.protocol_material import App
 from tests.reactor_material import Made, OneClient, ReactorCase, twisteds_reactor
+from twisted_bioconn import _tcp
 
 
 class FailingSocket:
@@ -156,17 +161,18 @@ class PortTests(ReactorCase):
 
     def test_no_descriptors_left(self) -> None:
         """
-        Where the process may have no more descriptors, those who come are turned away, and served
-        again once there are.
+        Where the process may have no more descriptors, those who come wait, and are served once
+        there are; Twisted's own port turns them away.
         """
         factory = Made()
         port = self.listen(factory)
+        waits = isinstance(port, _tcp.Port)
         self.assertTrue(_reservedFD.available())
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
         peers = [self.raw(port) for _ in range(3)]
         with open(os.devnull) as file:
-            taken = [os.dup(file.fileno())]
+            taken = [os.dup(file.fileno()) for _ in range(10)]
             highest = max(map(int, os.listdir("/proc/self/fd")))
             resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, limits[1]))
             try:
@@ -174,13 +180,41 @@ class PortTests(ReactorCase):
                     taken.append(os.dup(file.fileno()))
             except OSError as error:
                 self.assertEqual(error.errno, errno.EMFILE)
-            self.assertEqual([self.end_of(peer) for peer in peers], [b""] * 3)
-            self.assertEqual(factory.made, [])
-            self.assertTrue(_reservedFD.available())
-            for fd in taken:
-                os.close(fd)
-        self.raw(port)
-        self.until(lambda: factory.made)
+            with capturedLogs() as events:
+                if waits:
+                    self.until(lambda: port.pauses == 2)
+                else:
+                    self.assertEqual([self.end_of(peer) for peer in peers], [b""] * 3)
+                self.assertEqual(factory.made, [])
+                self.assertTrue(_reservedFD.available())
+                for fd in taken:
+                    os.close(fd)
+                if not waits:
+                    peers = [self.raw(port)]
+                self.until(lambda: len(factory.made) == len(peers))
+        if waits:
+            number = port.getHost().port
+            self.assertEqual(
+                [formatEvent(event) for event in events],
+                [
+                    f"accepting nobody on {number} for now: Too many open files",
+                    f"accepting again on {number}",
+                ],
+            )
+
+    def test_stopped_without_descriptors(self) -> None:
+        """A port that is stopped while it waits does not begin again."""
+        port = self.listen(Made())
+        port.socket = FailingSocket(port.socket, errno.ENFILE)
+        peer = self.raw(port)
+        self.turn(3)
+        port.stopListening()
+        self.turn(3)
+        end = time.monotonic() + 0.4
+        while time.monotonic() < end:
+            self.reactor.iterate(0.05)
+        self.assertNotIn(port, self.reactor.getReaders())
+        del peer
 
     def test_stop(self) -> None:
         """A port that is stopped accepts nobody, closes, and leaves its connections alone."""
@@ -230,6 +264,7 @@ class PortTests(ReactorCase):
         )
 
     def test_ipv6(self) -> None:
+        require_ipv6()
         factory = Made()
         port = self.listen(factory, "::1")
         peer = self.raw(port)
@@ -241,6 +276,7 @@ class PortTests(ReactorCase):
 
     def test_link_local(self) -> None:
         """A link-local address comes with its scope."""
+        require_ipv6()
         factory = Made()
         port = self.listen(factory, "::1")
         accepting = FailingSocket(port.socket, 0)
@@ -273,6 +309,8 @@ class AdoptTests(ReactorCase):
             (socket.AF_INET, "127.0.0.1", IPv4Address),
             (socket.AF_INET6, "::1", IPv6Address),
         ):
+            if family == socket.AF_INET6:
+                require_ipv6()
             with socket.socket(family) as listening:
                 listening.bind((host, 0))
                 listening.listen()
@@ -358,6 +396,8 @@ class LimitTests(ReactorCase):
         self.assertEqual(port.numberAccepts, 44)
         for expected in (1, 2, 1, 2):
             self.raw(port)
+            # A connection is made for its client a moment before there is one to be accepted.
+            select.select([port], [], [], 100)
             self.turn()
             self.assertEqual(port.numberAccepts, expected)
         self.assertEqual(len(factory.made), 304)

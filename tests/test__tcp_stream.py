@@ -12,6 +12,7 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.protocol import Factory
 
+from tests.programs import require_ipv6
 from tests.protocol_material import App, HalfApp
 from tests.reactor_material import LARGE, Made, ReactorCase, making, reset, sent_by, taken
 from twisted_bioconn import _tcp
@@ -259,6 +260,8 @@ class ConnectAtOnceTests(ReactorCase):
     def test_connects(self) -> None:
         """The protocol is connected when the call returns, over IPv4 and IPv6."""
         for interface, kind in (("127.0.0.1", IPv4Address), ("::1", IPv6Address)):
+            if kind is IPv6Address:
+                require_ipv6()
             factory = Made()
             port = self.listen(factory, interface)
             built = Made()
@@ -275,6 +278,8 @@ class ConnectAtOnceTests(ReactorCase):
 
     def test_refused(self) -> None:
         for interface in ("127.0.0.1", "::1"):
+            if interface == "::1":
+                require_ipv6()
             port = self.listen(Made(), interface)
             host = port.getHost()
             port.stopListening()

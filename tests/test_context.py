@@ -6,6 +6,7 @@ import gc
 import os
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 from unittest.mock import patch
 from weakref import ref
 
@@ -51,6 +52,7 @@ from tests.tls_material import (
 )
 from twisted_bioconn import _openssl
 from twisted_bioconn.certificates.loading import CertifiedKey, load_authorities
+from twisted_bioconn.client_policy import ClientPolicy
 from twisted_bioconn.context import ClientCertificate, ClientOptions, ServerOptions, SessionStore
 from twisted_bioconn.policy import INTERMEDIATE, MODERN
 
@@ -307,6 +309,11 @@ class ALPNTests(OptionsCase):
 class ClientCertificateTests(OptionsCase):
     """Whom a server lets in."""
 
+    def test_mode_is_none(self) -> None:
+        """Authorities in the place of the mode are a mistake, and not a server that asks nobody."""
+        forgotten: Any = CLIENT_ROOTS
+        self.assertRaises(TypeError, ClientPolicy, forgotten)
+
     def test_required(self) -> None:
         """With authorities a certificate is required; without one nobody comes in."""
         options = serving(client_authorities=CLIENT_ROOTS)
@@ -469,7 +476,7 @@ class NewCertificateTests(OptionsCase):
         gone = []
         for _ in range(10):
             options.use(with_key(ec.generate_private_key(ec.SECP256R1())))
-            gone.append(ref(options._context))
+            gone.append(ref(options._realm.context(options.certificate)))
             self.meet(options, visiting()).end()
         gc.collect()
         self.assertEqual([each() is None for each in gone], [True] * 9 + [False])

@@ -52,12 +52,13 @@ from tests.tls_material import (
     rsa_server,
     server,
 )
+from twisted_bioconn import _realm as realm_module
 from twisted_bioconn import context as context_module
 from twisted_bioconn._sessions import FOR_EACH
 from twisted_bioconn.certificates.loading import issued
 from twisted_bioconn.context import ClientCertificate, ClientOptions, ServerOptions, SessionStore
 from twisted_bioconn.policy import INTERMEDIATE, MODERN
-from twisted_bioconn.verify import Pin
+from twisted_bioconn.verify import Pin, TrustStore
 
 VERSIONS = ((TLS12, TLS12), (TLS13, TLS13))
 OTHER = "other.example.org"
@@ -73,6 +74,13 @@ def chained_client() -> Party:
     """A client with an intermediate."""
     made = certificate("far client", intermediate(), key=ec_key(2), usage=FOR_CLIENTS)
     return Party(made, ec_key(2), (intermediate().certificate,))
+
+
+def trust_store_of(options: ServerOptions | ClientOptions) -> TrustStore:
+    """Where an end looks when it judges a resumed session."""
+    return (
+        options._trust_store if isinstance(options, ClientOptions) else options._realm._trust_store
+    )
 
 
 def revoke(options: ServerOptions | ClientOptions, party: Party) -> None:
@@ -91,10 +99,10 @@ def revoke(options: ServerOptions | ClientOptions, party: Party) -> None:
         .add_revoked_certificate(gone)
         .sign(authority().key, SHA256())
     )
-    assert options._trust_store is not None
-    options._trust_store.store.add_crl(revoked)
-    options._trust_store.store.set_flags(X509StoreFlags.CRL_CHECK)
-    options._trust_store.changed()
+    trusted = trust_store_of(options)
+    trusted.store.add_crl(revoked)
+    trusted.store.set_flags(X509StoreFlags.CRL_CHECK)
+    trusted.changed()
 
 
 _numbers = itertools.count()
@@ -111,9 +119,9 @@ def visiting_alone(**options: Any) -> ClientOptions:
 
 def later(options: ServerOptions | ClientOptions, days: int) -> None:
     """Let it be so many days later for an end that verifies."""
-    assert options._trust_store is not None
-    options._trust_store.store.set_time((NOW + timedelta(days=days)).replace(tzinfo=None))
-    options._trust_store.changed()
+    trusted = trust_store_of(options)
+    trusted.store.set_time((NOW + timedelta(days=days)).replace(tzinfo=None))
+    trusted.changed()
 
 
 class Fickle:
@@ -531,7 +539,7 @@ class JudgedAgainTests(SessionCase):
         A server need not remember each client to judge it again: those who signed for them are
         few.
         """
-        self.patch(context_module, "_KEPT_ISSUERS", 2)
+        self.patch(realm_module, "_KEPT_ISSUERS", 2)
         theirs = serving(client_authorities=ROOTS)
         clients = []
         for number in range(20):
@@ -548,7 +556,7 @@ class JudgedAgainTests(SessionCase):
         However many sign, no more than so many are remembered.  Who was forgotten is refused as
         long as the session is tried, never let in unlooked at.
         """
-        self.patch(context_module, "_KEPT_ISSUERS", 4)
+        self.patch(realm_module, "_KEPT_ISSUERS", 4)
         theirs = serving(client_authorities=ROOTS)
         clients = []
         for number in range(8):
@@ -558,7 +566,7 @@ class JudgedAgainTests(SessionCase):
             ours = visiting(certificate=certified(Party(leaf, ec_key(2), (middle,))))
             self.meet(theirs, ours).end()
             clients.append(ours)
-        self.assertEqual(len(theirs._issuers._by_name), 4)
+        self.assertEqual(len(theirs._realm._issuers._by_name), 4)
         self.assertIn("is not among", str(self.meet(theirs, clients[0]).server_error))
         self.assertFull(self.meet(theirs, clients[0]).end())
         self.assertResumed(self.meet(theirs, clients[0]))

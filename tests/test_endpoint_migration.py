@@ -7,7 +7,6 @@ Over real sockets.  The other end is OpenSSL, driven by nothing of ours.
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -22,10 +21,10 @@ from twisted.internet.endpoints import (
 )
 from twisted.internet.protocol import Factory
 from twisted.internet.utils import getProcessOutputAndValue
-from twisted.trial.unittest import SkipTest
 from twisted.web import tap
 
 from tests.endpoint_material import Applications
+from tests.programs import require_ipv6
 from tests.socket_material import SocketCase, Talking, firing, greeting, one
 from tests.tls_material import (
     HOST,
@@ -325,11 +324,7 @@ class StringTests(SocketCase):
 
     async def test_ipv6(self) -> None:
         """Over IPv6, to a name and to an address that the certificate is not for."""
-        try:
-            with socket.socket(socket.AF_INET6) as probe:
-                probe.bind(("::1", 0))
-        except OSError:
-            raise SkipTest("this machine has no IPv6") from None
+        require_ipv6()
         await self.talk(
             r"bioconn:0:interface=\:\:1:privateKey=DIR/server.pem",
             lambda address: (

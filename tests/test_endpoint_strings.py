@@ -31,16 +31,17 @@ from tests.socket_material import SECRET, key_pem
 from tests.tls_material import HOST, authority, chained_server, client, pem, rsa_server, server
 from twisted.plugins import bioconn_plugins
 from twisted_bioconn.context import ClientCertificate
-from twisted_bioconn.endpoints import (
+from twisted_bioconn.endpoint_strings import (
     CLIENT_OPTIONS,
     SERVER_OPTIONS,
-    ClientEndpoint,
     ClientParser,
-    ServerEndpoint,
     ServerParser,
 )
+from twisted_bioconn.endpoints import ClientEndpoint, ServerEndpoint
 from twisted_bioconn.errors import ConfigurationError
+from twisted_bioconn.limits import Limits
 from twisted_bioconn.policy import INTERMEDIATE, MODERN
+from twisted_bioconn.port_options import Plain
 from twisted_bioconn.verify import Pin
 
 
@@ -166,7 +167,7 @@ class ServerTests(StringCase):
         self.assertIs(endpoint.clock, self.reactor)
         self.assertIs(options.policy, INTERMEDIATE)
         self.assertEqual(options.alpn, ())
-        self.assertIs(options.client_certificate, ClientCertificate.NONE)
+        self.assertIs(options.clients.mode, ClientCertificate.NONE)
         self.assertEqual(options.certificate.chain, server().chain)
 
     def test_files(self) -> None:
@@ -196,12 +197,12 @@ class ServerTests(StringCase):
         self.assertIs(options.policy, MODERN)
         for authorities in ("ca.pem", "authorities"):
             options = self.server(f"443:clientAuthorities={authorities}").options
-            self.assertEqual(options.client_authorities, (authority().certificate,))
-            self.assertIs(options.client_certificate, ClientCertificate.REQUIRE)
+            self.assertEqual(options.clients.authorities, (authority().certificate,))
+            self.assertIs(options.clients.mode, ClientCertificate.REQUIRE)
         options = self.server(
             "443:clientAuthorities=ca.pem:clientCertificate=verifyIfGiven"
         ).options
-        self.assertIs(options.client_certificate, ClientCertificate.VERIFY_IF_GIVEN)
+        self.assertIs(options.clients.mode, ClientCertificate.VERIFY_IF_GIVEN)
 
     def test_timeouts(self) -> None:
         """Seconds, fractions of them, and C{off}."""
@@ -258,9 +259,9 @@ class ServerTests(StringCase):
             ("TLSv1_2_METHOD", (0x0303, 0x0303)),
         ):
             options = self.server(f"443:sslmethod={name}").options
-            self.assertEqual(options._versions, versions)
+            self.assertEqual(options._settings.versions, versions)
             options = self.server(f"443:sslmethod={name}:policy=modern").options
-            self.assertEqual(options._versions, (None, None))
+            self.assertEqual(options._settings.versions, (None, None))
 
     def test_mistakes(self) -> None:
         """Each names its option, and the nearest right one."""
@@ -335,12 +336,14 @@ class ServerTests(StringCase):
             "443:privateKey=rsa.pem:policy=modern": ("policy=modern has no RSA keys",),
             "443:alpn=h2,,http/1.1": ("alpn=h2,,http/1.1: this must be names",),
             "443:alpn=" + "x" * 256: ("alpn=", "1 to 255 bytes"),
+            "443:alpn=h2\udcc7": ("alpn=h2\\udcc7: this is not UTF-8",),
             r"443:endpoint=tcp\:80": ("endpoint= and port exclude each other",),
             r"interface=\:\::endpoint=tcp\:80": ("endpoint= and interface exclude each other",),
             r"backlog=5:endpoint=tcp\:80": ("endpoint= and backlog exclude each other",),
             r"endpoint=tcp\:many": ("endpoint=tcp:many: ", "many"),
             "endpoint=nosuch": ("endpoint=nosuch: Unknown endpoint type: 'nosuch'",),
             "endpoint=tcp": ("endpoint=tcp: ",),
+            "endpoint=tcp\\:80\\\\": ("endpoint=tcp:80\\: it ends in a backslash, ",),
             r"endpoint=bioconn\:443\:polici=x": ("has no option 'polici'",),
         }.items():
             self.mistake(self.server, rest, *parts)
@@ -354,6 +357,51 @@ class ServerTests(StringCase):
                     f"443:{option}={value}",
                     f"{option}={value}: this must be a number of seconds, or 'off'",
                 )
+
+    def test_before_tls(self) -> None:
+        """What may come before TLS, by default nothing."""
+        self.assertEqual(self.server("443").preamble.plain, Plain.REFUSE)
+        made = self.server(
+            r"443:plain=forward:plainAfter=2.5:proxyProtocol=10.0.0.0/8, 2001\:db8\:\:/32"
+        ).preamble
+        self.assertEqual((made.plain, made.plain_after), (Plain.FORWARD, 2.5))
+        self.assertEqual([str(each) for each in made.proxies], ["10.0.0.0/8", "2001:db8::/32"])
+        made = self.server("443:starttls=smtp:hostName=mail.example.org").preamble
+        self.assertEqual((made.starttls, made.host_name), ("smtp", "mail.example.org"))
+        for rest, words in (
+            ("plain=redrect", "plain=redrect: it can be refuse, redirect, forward; did you mean"),
+            ("plainAfter=2", "plainAfter= needs plain=forward"),
+            ("plain=forward:plainAfter=off", "plainAfter=off: this must be a number of seconds"),
+            ("proxyProtocol=10.0.0.1/8", "proxyProtocol: 10.0.0.1/8 has bits set beyond"),
+            ("starttls=smpt", "starttls: 'smpt' is no protocol that is known"),
+            ("starttls=imap:plain=forward", "starttls= and plain=forward exclude each other"),
+        ):
+            self.mistake(self.server, f"443:{rest}", words)
+
+    def test_limits(self) -> None:
+        """How much clients may have, by default any number."""
+        self.assertEqual(self.server("443").limits, Limits())
+        self.assertEqual(
+            self.server(
+                "443:maxConnections=1:maxPerAddress=2:maxPerNetwork=3:maxHandshakes=4"
+                ":handshakeRate=5:maxLifetime=6.5"
+            ).limits,
+            Limits(
+                connections=1,
+                per_address=2,
+                per_network=3,
+                handshakes=4,
+                handshake_rate=5,
+                lifetime=6.5,
+            ),
+        )
+        for value in ("0", "-1", "1.5", "many"):
+            self.mistake(
+                self.server,
+                f"443:maxConnections={value}",
+                f"maxConnections={value}: this must be a whole number above 0",
+            )
+        self.mistake(self.server, "443:maxLifetime=off", "maxLifetime=off: this must be a number")
 
     def test_each_option(self) -> None:
         """Each option that is documented is an option, and says so when it has no value."""

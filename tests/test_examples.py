@@ -7,25 +7,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.example_material import EXAMPLES, MAKE_LEAF, STATE, ExampleCase
 from tests.programs import require
-from tests.shell import CHECKOUT, Shell
-
-EXAMPLES = CHECKOUT / "examples"
-STATE = "~/.local/state/bioconn"
-
-
-class ExampleCase(SynchronousTestCase):
-    """What runs the examples."""
-
-    def setUp(self) -> None:
-        self.shell = Shell(self)
-
-    def refused(self, command: str, *sentences: str) -> None:
-        """Fail unless the command ends with one line that has these in it, and status 1."""
-        said = self.shell.run(command, status=1)
-        self.assertEqual(said.count("\n"), 1, said)
-        for sentence in sentences:
-            self.assertIn(sentence, said)
 
 
 class EchoTests(ExampleCase):
@@ -106,7 +89,7 @@ class ChatTests(ExampleCase):
     def test_tls(self) -> None:
         """Behind C{bioconn:}."""
         openssl = require("openssl")
-        self.shell.run("python -c '" + _LEAF + "'")
+        self.shell.run("python -c '" + MAKE_LEAF + "'")
         self.talk(
             f"bioconn:4000:privateKey={STATE}/leaf.pem".replace("~", str(self.shell.home)),
             f"{openssl} s_client -quiet -verify_return_error -verify_hostname localhost"
@@ -122,11 +105,6 @@ class ChatTests(ExampleCase):
         """One line says what is wrong."""
         self.refused("python examples/chat.py bioconn:4000:privateKey=none.pem", "none.pem")
 
-
-_LEAF = (
-    "from twisted_bioconn.certificates.development import DevelopmentAuthority, state_directory;"
-    "DevelopmentAuthority(state_directory()).leaf()"
-)
 
 _PIPE = """
 wire = socket.create_connection(sys.argv[1:3])
@@ -224,8 +202,9 @@ class AllTests(SynchronousTestCase):
     """The examples, all of them."""
 
     def test_docstrings(self) -> None:
-        """Each opens with what it shows and the command that runs it, and is tested here."""
-        tests = Path(__file__).read_text("utf-8")
+        """Each opens with what it shows and the command that runs it, and is tested."""
+        modules = Path(__file__).parent.glob("test_examples*.py")
+        tests = "".join(module.read_text("utf-8") for module in modules)
         for example in sorted(EXAMPLES.glob("*.py")):
             docstring = ast.get_docstring(ast.parse(example.read_text("utf-8"))) or ""
             self.assertIn(f"\n    python examples/{example.name}", docstring)

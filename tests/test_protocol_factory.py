@@ -31,6 +31,7 @@ from tests.protocol_material import (
     Link,
     ListeningApp,
     ProtocolCase,
+    client_options,
     holds_on_stock,
     issued,
     on_every_engine,
@@ -51,8 +52,41 @@ class Legacy:
 LEGACY: Any = Legacy()
 
 
+class Prompt(StringTransport):
+    """
+    A transport that can be told not to wait for more to send.
+
+    @ivar told: what it was told.
+    """
+
+    def __init__(self, failure: OSError | None = None) -> None:
+        super().__init__()
+        self._failure = failure
+        self.told: list[bool] = []
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        self.told.append(enabled)
+        if self._failure is not None:
+            raise self._failure
+
+
 class FactoryTests(SynchronousTestCase):
     """What a factory of ours is, and what it may be given."""
+
+    def test_no_delay(self) -> None:
+        """
+        A server's first answer does not wait until its session tickets are acknowledged.  What is
+        no TCP, and has the method all the same, does no harm; to a client it is not done.
+        """
+        for is_client, failure in ((False, None), (False, OSError("no TCP")), (True, None)):
+            options = client_options() if is_client else server_options()
+            factory = TLSConnectorFactory(options, is_client, Factory.forProtocol(App))
+            transport = Prompt(failure)
+            protocol = factory.buildProtocol(None)
+            assert protocol is not None
+            protocol.makeConnection(transport)
+            self.assertEqual(transport.told, [] if is_client else [True])
+            protocol.connectionLost(Failure(ConnectionDone()))
 
     def test_is_a_memory_bio_factory(self) -> None:
         """Programs look for Twisted's classes."""

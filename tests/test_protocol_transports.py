@@ -83,7 +83,7 @@ class RealCase(ProtocolCase):
         has_to_fail = self.factory_class is STOCK and not hasattr(
             getattr(self, self._testMethodName), "holds_on_stock"
         )
-        return 1.5 if has_to_fail else 8
+        return 1.5 if has_to_fail else 100
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait until this is true, and fail if that takes too long."""
@@ -149,7 +149,7 @@ class TCPTests(RealCase):
         """A client that does not answer the close is let go, with all that it was to get."""
         app = App(made=lambda app: app.transport.write(LARGE))
         app.hooks["data"] = lambda app: app.transport.loseConnection()
-        _, port = self.serve(app, closeTimeout=0.2)
+        _, port = self.serve(app, closeTimeout=2.0)
         peer = self.connect(RealPeer(answers=False), port)
         await self.until(lambda: peer.open)
         peer.send(b"close")
@@ -223,8 +223,9 @@ class TCPTests(RealCase):
         factory, port = self.serve(Apps())
         await self.drop(port, 12)
         await self.until(lambda: not factory.protocols)
-        before = descriptors(), len(reactor.getDelayedCalls())
+        # What earlier tests have left behind is closed whenever it is collected.
         gc.collect()
+        before = descriptors(), len(reactor.getDelayedCalls())
         gc.disable()
         try:
             for _ in range(20):

@@ -27,7 +27,7 @@ def run(program: str) -> Any:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert not done.returncode, done.stderr
@@ -169,7 +169,7 @@ class TypeTests(SynchronousTestCase):
             cwd=ROOT,
             capture_output=True,
             text=True,
-            timeout=110,
+            timeout=600,
             check=False,
         )
         report = done.stdout

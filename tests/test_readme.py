@@ -6,18 +6,20 @@ import re
 import signal
 from collections import deque
 from collections.abc import Callable
-from functools import cache
 from typing import TypeVar
 
-from attrs import frozen
 from twisted.internet.endpoints import clientFromString, quoteStringArgument, serverFromString
 from twisted.internet.testing import MemoryReactorClock
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from tests.documents import DocumentCase, blocks
 from tests.programs import missing, require
-from tests.shell import CHECKOUT, Running, Shell
+from tests.shell import CHECKOUT, Running
+from twisted_bioconn._openssl import PUBLIC_API_ONLY
+from twisted_bioconn._option_help import CLIENT_HELP, SERVER_HELP
 from twisted_bioconn.certificates.development import DevelopmentAuthority
-from twisted_bioconn.endpoints import CLIENT_OPTIONS, SERVER_OPTIONS, ClientEndpoint, ServerEndpoint
+from twisted_bioconn.endpoint_strings import CLIENT_OPTIONS, SERVER_OPTIONS
+from twisted_bioconn.endpoints import ClientEndpoint, ServerEndpoint
 
 README = CHECKOUT / "README.md"
 
@@ -31,39 +33,6 @@ NOT_RUN = {
 _F = TypeVar("_F", bound=Callable[..., object])
 
 
-@frozen
-class Block:
-    """
-    A block of code.
-
-    @ivar section: the heading above it.
-    @ivar language: C{sh}, C{python}, or C{text} for what the block before it prints.
-    """
-
-    section: str
-    language: str
-    text: str
-
-
-@cache
-def blocks() -> tuple[Block, ...]:
-    """All blocks of the README, in its order."""
-    found = []
-    section, language, text = "", None, ""
-    for line in README.read_text("utf-8").splitlines(keepends=True):
-        if line.startswith("```"):
-            if language is None:
-                language, text = line.strip("`\n"), ""
-            else:
-                found.append(Block(section, language, text))
-                language = None
-        elif language is not None:
-            text += line
-        elif line.startswith("#"):
-            section = line.lstrip("#").strip()
-    return tuple(found)
-
-
 def section(name: str) -> Callable[[_F], _F]:
     """Say which section of the README a test runs."""
 
@@ -74,24 +43,17 @@ def section(name: str) -> Callable[[_F], _F]:
     return mark
 
 
-class ReadmeTests(SynchronousTestCase):
+class ReadmeTests(DocumentCase):
     """A test for each section, which takes its blocks one after the other, and all of them."""
 
     def setUp(self) -> None:
+        super().setUp()
         name = getattr(self, self._testMethodName).section
-        self.left = deque(block for block in blocks() if block.section == name)
-        self.shell = Shell(self)
-        self.state = self.shell.home / ".local" / "state" / "bioconn"
+        self.left = deque(block for block in blocks(README) if block.section == name)
         if name not in ("Run it", "Test it"):
-            DevelopmentAuthority(str(self.state)).leaf()
-            [setup] = [block.text for block in blocks() if block.section == "Ways in"]
+            self.make_certificate()
+            [setup] = [block.text for block in blocks(README) if block.section == "Ways in"]
             self.shell.before = setup
-
-    def take(self, language: str) -> str:
-        """The next block."""
-        block = self.left.popleft()
-        self.assertEqual(block.language, language, block.text)
-        return block.text.rstrip("\n")
 
     def start(self, wait: int | str) -> Running:
         """Start the next command, and wait until it listens on a port or has said something."""
@@ -102,11 +64,6 @@ class ReadmeTests(SynchronousTestCase):
             running.wait_for(wait)
         return running
 
-    def printed(self) -> str:
-        """The pattern of what the next block says is printed."""
-        text = self.take("text").replace("/home/you", str(self.shell.home))
-        return "(?s:.*)".join(map(re.escape, text.split("…")))
-
     def run_next(self, status: int = 0) -> None:
         """Run the next command to its end; it prints what the block after it says."""
         said = self.shell.run(self.take("sh"), status)
@@ -116,10 +73,6 @@ class ReadmeTests(SynchronousTestCase):
         """Get a page, whose certificate is for development."""
         require("curl")
         return self.shell.run(f"curl -sS --cacert $DEV/ca.pem {url}")
-
-    def finish(self) -> None:
-        """Nothing of the section may be left."""
-        self.assertEqual(list(self.left), [])
 
     @section("Run it")
     def test_run(self) -> None:
@@ -174,6 +127,22 @@ class ReadmeTests(SynchronousTestCase):
         self.run_next(status=1)
         self.finish()
 
+    @section("Certificates")
+    def test_certificates(self) -> None:
+        """A directory, what is said of it, and a callable."""
+        require("openssl")
+        front = self.start(8443)
+        self.assertIn("examples", self.curl("https://localhost:8443/"))
+        front.kill()
+        self.run_next()
+        server = self.shell.start_python(self.take("python"))
+        self.shell.wait_for_port(4433)
+        said = self.shell.run(self.take("sh"))
+        # Versions of openssl differ in where they put spaces.
+        self.assertEqual(said.replace(" ", ""), self.take("text").replace(" ", "") + "\n")
+        server.kill()
+        self.finish()
+
     @section("A reactor name")
     def test_reactor(self) -> None:
         """The web server, and STARTTLS."""
@@ -210,6 +179,50 @@ class ReadmeTests(SynchronousTestCase):
         for _ in range(4):
             self.assertIn("examples", self.curl("https://localhost:8443/"))
         front.kill()
+        self.finish()
+
+    @section("A configuration file")
+    def test_configuration(self) -> None:
+        """It is right, it is served, and the server tells how it is."""
+        self.shell.start("python -m http.server 8080 --bind 127.0.0.1")
+        self.shell.wait_for_port(8080)
+        self.run_next()
+        front = self.start(8443)
+        for _ in range(3):
+            self.assertIn("examples", self.curl("https://localhost:8443/"))
+        self.run_next()
+        front.kill()
+        self.finish()
+
+    @section("See the handshake")
+    def test_trace(self) -> None:
+        """A handshake that is good, with its page and its capture file, and one that is not."""
+        if PUBLIC_API_ONLY:
+            raise SkipTest("messages are not shown on the public API")
+        server = self.start("listening")
+        self.run_next()
+        for name in ("trace.html", "trace.pcapng"):
+            self.assertTrue((self.shell.directory / name).stat().st_size > 1000)
+        self.run_next(status=1)
+        server.kill()
+        self.finish()
+
+    @section("Who may come in")
+    def test_access(self) -> None:
+        """A client without a certificate, from this machine."""
+        server = self.start(8443)
+        self.assertIn("examples", self.shell.run(f"{self.take('sh')} -sS"))
+        server.kill()
+        self.finish()
+
+    @section("What comes before TLS")
+    def test_before_tls(self) -> None:
+        """Plain HTTP is told where TLS is; with TLS, there is the directory."""
+        server = self.start(8443)
+        require("curl")
+        self.run_next()
+        self.assertIn("examples", self.curl("https://localhost:8443/"))
+        server.kill()
         self.finish()
 
     @section("In code")
@@ -251,20 +264,34 @@ class TextTests(SynchronousTestCase):
             for name, test in vars(ReadmeTests).items()
             if name.startswith("test_")
         }
-        self.assertEqual(run, {block.section for block in blocks()})
+        self.assertEqual(run, {block.section for block in blocks(README)})
 
     def test_continuous_integration(self) -> None:
         """C{.ci/run} runs the first block that has trial in it: the one under "Test it"."""
         self.assertIn("readme_command", (CHECKOUT / ".ci" / "run").read_text("utf-8"))
-        first = next(block for block in blocks() if re.search(r"\btrial\b", block.text))
+        first = next(block for block in blocks(README) if re.search(r"\btrial\b", block.text))
         self.assertEqual(first.section, "Test it")
 
     def test_option_tables(self) -> None:
-        """The tables have the options that there are, with what they take."""
-        for kind, options in (("server", SERVER_OPTIONS), ("client", CLIENT_OPTIONS)):
+        """The tables have the options that there are, with what they take and are for."""
+        for kind, options, told in (
+            ("server", SERVER_OPTIONS, SERVER_HELP),
+            ("client", CLIENT_OPTIONS, CLIENT_HELP),
+        ):
             table = README.read_text("utf-8").partition(f"| {kind} option |")[2]
-            rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", table.partition("\n\n")[0], re.MULTILINE)
-            self.assertEqual(rows, list(options.items()))
+            rows = re.findall(
+                r"^\| `(\w+)` \| (.*?) \| (.*?) \| (.*) \|$",
+                table.partition("\n\n")[0],
+                re.MULTILINE,
+            )
+            self.assertEqual(
+                rows,
+                [
+                    (name, takes, told[name].default, told[name].meaning)
+                    for name, takes in options.items()
+                ],
+            )
+            self.assertEqual(list(told), list(options))
 
     def test_deadlines(self) -> None:
         """The deadlines are those that the tables have."""
@@ -275,7 +302,12 @@ class TextTests(SynchronousTestCase):
         server = serverFromString(reactor, f"bioconn:0:privateKey={key}")
         client = clientFromString(reactor, "bioconn:localhost:1")
         assert isinstance(server, ServerEndpoint) and isinstance(client, ClientEndpoint)
-        defaults = dict(re.findall(r"(?m)^\| `(\w+)` \| .*? \| (\d+|off)\b", README.read_text()))
+        told = (SERVER_HELP | CLIENT_HELP).items()
+        defaults = {
+            name: each.default.strip("`")
+            for name, each in told
+            if re.fullmatch(r"`(\d+|off)`", each.default)
+        }
         self.assertEqual(
             defaults,
             {
@@ -286,6 +318,23 @@ class TextTests(SynchronousTestCase):
             },
         )
         self.assertEqual(client.close_timeout, server.close_timeout)
+
+    def test_examples(self) -> None:
+        """Each example is in the table, with commands that its docstring has too."""
+        table = README.read_text("utf-8").partition("## Examples")[2].partition("\n## ")[0]
+        named: dict[str, list[str]] = {}
+        path = ""
+        for row in re.findall(r"(?m)^\| (`python .*?) \| .+ \|$", table):
+            for command in re.findall(r"`([^`]+)`", row):
+                words = command.split()
+                path = words[1] if words[0] == "python" else path
+                named.setdefault(path, []).append(words[-1])
+        examples = {f"examples/{each.name}" for each in (CHECKOUT / "examples").glob("*.py")}
+        self.assertEqual(named.keys(), examples)
+        for path, last_words in named.items():
+            said = (CHECKOUT / path).read_text("utf-8").split('"""')[1]
+            for word in last_words:
+                self.assertIn(word, said, path)
 
     def test_links(self) -> None:
         """What it links to is there."""

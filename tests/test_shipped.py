@@ -37,7 +37,7 @@ def slow() -> None:
 class ShippedTestCase(TestCase):
     """What compares one run of a suite with another."""
 
-    timeout = 600
+    timeout = 1400
 
     async def report(self, *arguments: str) -> Report:
         """

@@ -199,7 +199,7 @@ class ConcurrencyTests(AuthorityCase):
     def test_threads(self) -> None:
         """Each sees an empty directory, and none goes on before all have made a pair."""
         many = 4
-        barrier = threading.Barrier(many, timeout=60)
+        barrier = threading.Barrier(many, timeout=300)
         make = development._new_authority
 
         def make_together(now: datetime) -> CertifiedKey:

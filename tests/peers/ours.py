@@ -304,7 +304,7 @@ class PeerCase(TestCase):
     A test with a peer, and with certificates.
     """
 
-    timeout = 60
+    timeout = 600
 
     def setUp(self) -> None:
         self.directory = Path(self.mktemp()).absolute()

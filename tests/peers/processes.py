@@ -7,6 +7,7 @@ import shutil
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from random import SystemRandom
 from typing import Any, TypeVar
 
 from twisted.internet import reactor as installed
@@ -15,8 +16,17 @@ from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
-DEADLINE = 25.0
-"""Seconds in which a program must say or do what is waited for."""
+DEADLINE = 200.0
+"""
+Seconds in which a program must say or do what is waited for: what takes longer never comes, however
+slow the machine is.
+"""
+
+LOWEST = 10_000
+"""Ports below are some service's, more often than not."""
+
+# Not what hypothesis seeds: another process of the same test run must not have the same.
+_CHANCE = SystemRandom()
 
 reactor: Any = installed
 
@@ -156,11 +166,25 @@ class Program(ProcessProtocol):
 
 
 def free_port() -> int:
-    """A port that nothing listened on a moment ago."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        port: int = bound.getsockname()[1]
-        return port
+    """
+    A port that nothing listened on a moment ago.
+
+    Where there are such, it is none of those that the system gives whoever wants any port (Linux's
+    ip_local_port_range, ip(7)): a connection, or another test, would have it before it is used.
+    """
+    for port in (*(_CHANCE.randrange(LOWEST, first_for_any()) for _ in range(50)), 0):
+        with socket.socket() as bound, suppress(OSError):
+            bound.bind(("127.0.0.1", port))
+            found: int = bound.getsockname()[1]
+            return found
+    raise AssertionError("there is no free port")
+
+
+def first_for_any() -> int:
+    """The first of those; where that is not known, so that there is only L{LOWEST} below it."""
+    with suppress(OSError), open("/proc/sys/net/ipv4/ip_local_port_range") as file:
+        return max(int(file.read().split()[0]), LOWEST + 1)
+    return LOWEST + 1
 
 
 async def on_free_port(start: Callable[[int], Awaitable[_T]]) -> tuple[int, _T]:

@@ -93,18 +93,29 @@ class CurlTests(PeerCase):
         self.assertEqual(server.facts, [])
         await stays_up(self, server)
 
-    async def test_client_certificate_missing(self) -> None:
-        for version, alert in {
-            "1.2": "alert handshake failure",
-            "1.3": "alert certificate required",
-        }.items():
-            server = await self.serve(page(), clientAuthorities=self.material.root)
-            curl = start(
-                self, server.port, "--tls-max", version, f"https://localhost:{server.port}/"
-            )
-            self.assertIn(await curl.ended(), (35, 56))
-            self.assertIn(alert, curl.said)
+    async def test_client_certificate_missing_tls12(self) -> None:
+        server = await self.serve(page(), clientAuthorities=self.material.root)
+        url = f"https://localhost:{server.port}/"
+        curl = start(self, server.port, "--tls-max", "1.2", url)
+        self.assertEqual(await curl.ended(), 35)
+        self.assertIn("alert handshake failure", curl.said)
+        self.assertEqual(server.facts, [])
+
+    async def test_client_certificate_missing_tls13(self) -> None:
+        """
+        By then its handshake is done, and it sends a request: to a connection that may be closed
+        already, in which case it does not read why.
+        """
+        server = await self.serve(page(), clientAuthorities=self.material.root)
+        url = f"https://localhost:{server.port}/"
+        for _ in range(100):
+            curl = start(self, server.port, "--tls-max", "1.3", url)
+            status = await curl.ended()
             self.assertEqual(server.facts, [])
+            if status != 55:
+                break
+        self.assertEqual(status, 56)
+        self.assertIn("alert certificate required", curl.said)
 
     async def test_client_certificate_http2(self) -> None:
         server = await self.serve(page(), clientAuthorities=self.material.root)

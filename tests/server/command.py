@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import socket
@@ -18,7 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 #: A program that takes longer than this, in seconds, is killed and fails its test.
-LIMIT = 110
+LIMIT = 600
 
 MODULE = ("-m", "twisted_bioconn")
 _TWISTD = ("-c", "from twisted.scripts.twistd import run; run()")
@@ -73,6 +74,10 @@ class Command:
         return self._process.pid
 
     @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    @property
     def authority(self) -> str:
         """Who signs its certificates for development, where no C{--state} is given."""
         return os.path.join(self.state, "bioconn", "ca.pem")
@@ -98,6 +103,22 @@ class Command:
         plain = socket.create_connection((address, port))
         return context.wrap_socket(plain, server_hostname="localhost")
 
+    def status(self, path: str, place: str = "s.sock") -> str:
+        """
+        What its status says at a path.
+
+        @param place: the socket, in its directory.
+        """
+        told = http.client.HTTPConnection("localhost")
+        told.sock = socket.socket(socket.AF_UNIX)
+        try:
+            # The path of a socket is short.
+            told.sock.connect(os.path.relpath(os.path.join(self.directory, place)))
+            told.request("GET", path)
+            return told.getresponse().read().decode()
+        finally:
+            told.close()
+
     def port(self) -> int:
         """Wait for the next port that it says it is listening on."""
         match = self.wait_for(_LISTENING)
@@ -121,6 +142,10 @@ class Command:
         """
         self._process.terminate()
         return self.ended()
+
+    def stop(self) -> None:
+        """Tell it to end, and do not wait."""
+        self._process.terminate()
 
     def ended(self) -> int:
         """

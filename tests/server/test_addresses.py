@@ -60,6 +60,7 @@ class ListenTests(SynchronousTestCase):
             ("[nonsense]:80", "'nonsense' is not an address"),
             ("127.0.0.1:", "no port stands after the address"),
             ("80\\", "it ends in a backslash"),
+            ("bioconn:80:ä=1", "the name of an option in it is not ASCII"),
         ):
             error = self.assertRaises(ConfigurationError, server_description, text)
             self.assertIn(sentence, str(error))

@@ -17,6 +17,7 @@ from h2.connection import H2Connection
 from h2.events import DataReceived
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from tests.peers.processes import free_port
 from tests.server.command import DAEMON, MODULE, TWIST, TWISTD, Command
 from twisted_bioconn.certificates.development import DevelopmentAuthority
 
@@ -158,9 +159,7 @@ class DaemonTests(CommandCase):
 
     def test_life(self) -> None:
         """It is started, serves, and is gone after SIGTERM, and its pid file too."""
-        free = socket.create_server(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
+        port = free_port()
         command = Command(self, "--listen", f"127.0.0.1:{port}", "--web", ".", start=DAEMON)
         self.assertEqual(command.ended(), 0)
         self.assertEqual((command.lines, command.errors), ([], []))
@@ -174,7 +173,7 @@ class DaemonTests(CommandCase):
                 self.assertIn(b"its.pid", client.makefile("rb").read())
         finally:
             os.kill(pid, signal.SIGTERM)
-        self.assertEqual(select.select([watched], [], [], 60)[0], [watched])
+        self.assertEqual(select.select([watched], [], [], 300)[0], [watched])
         self.assertEqual(sorted(os.listdir(command.directory)), ["its.log", "state"])
         with open(os.path.join(command.directory, "its.log")) as log:
             self.assertIn(
@@ -195,7 +194,7 @@ class DaemonTests(CommandCase):
             with open(os.path.join(command.directory, "its.pid")) as file:
                 watched = os.pidfd_open(int(file.read()))
             self.addCleanup(os.close, watched)
-            self.assertEqual(select.select([watched], [], [], 60)[0], [watched])
+            self.assertEqual(select.select([watched], [], [], 300)[0], [watched])
         self.assertEqual(os.listdir(command.directory), ["its.log"])
         with open(os.path.join(command.directory, "its.log")) as log:
             self.assertIn(f"bioconn: --listen {taken}: Address already in use", log.read())

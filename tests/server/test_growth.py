@@ -156,7 +156,7 @@ class GrowthTests(SynchronousTestCase):
             if tls_in:
                 client = as_client.wrap_socket(client, server_hostname="localhost")
                 self.addCleanup(client.close)
-            accepting.join(30)
+            accepting.join(300)
             [server] = servers
             self.addCleanup(server.close)
             return client, server
@@ -173,7 +173,7 @@ class GrowthTests(SynchronousTestCase):
         slow, fast = Peer(client, 1, 16384), Peer(server, 2, 262144)
         # Nobody reads until all the buffers on the way are full, in both directions.
         for peer in (slow, fast):
-            self.assertTrue(peer.stalled.wait(60))
+            self.assertTrue(peer.stalled.wait(300))
             self.assertLess(peer.held, SIZE)
         for peer in (slow, fast):
             peer.may_read.set()

@@ -23,6 +23,7 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import deferLater
 from twisted.internet.tcp import Connection
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
@@ -33,6 +34,8 @@ from twisted_bioconn.certificates.development import DevelopmentAuthority
 from twisted_bioconn.certificates.loading import load_authorities
 from twisted_bioconn.context import ClientOptions, ServerOptions
 from twisted_bioconn.endpoints import ClientEndpoint, ServerEndpoint
+from twisted_bioconn.server import relay as relay_module
+from twisted_bioconn.server.holdings import LEAST, Holdings
 from twisted_bioconn.server.relay import RelayFactory
 
 
@@ -186,6 +189,21 @@ class SocketTests(TestCase):
             await self.assertFailure(resetting.done, ConnectionAborted)
             await self.assertFailure(endless.done, ConnectionLost)
 
+    async def test_reset_while_bytes_are_sent(self) -> None:
+        """The client sees no end in good order, which it could take for all of the answer."""
+        for tls_in, tls_out in product((False, True), repeat=2):
+
+            class Resetting(Transfer):
+                def dataReceived(self, data: bytes) -> None:
+                    cast(Connection, self.transport).abortConnection()
+
+            for _ in range(5):
+                client, server = Transfer(b"x" * 65536, 4), Resetting(b"", 1 << 60)
+                server.done.addErrback(lambda _: None)
+                await self.relay(client, server, tls_in, tls_out)
+                await self.assertFailure(client.done, ConnectionLost)
+                await server.done
+
     async def test_refused(self) -> None:
         gone = TCP4ServerEndpoint(installed_reactor, 0, interface="127.0.0.1")
         port = await gone.listen(Factory())
@@ -210,3 +228,59 @@ class SocketTests(TestCase):
         said = [formatEvent(event) for event in events]
         [line] = [each for each in said if "cannot be forwarded to db" in each]
         self.assertIn("db.example", line)
+
+    async def test_those_that_do_not_read(self) -> None:
+        """Only so much is held for all of them: the one that has stood still longest is reset."""
+        for tls_in in (False, True):
+            await self.stand_still(tls_in)
+
+    async def stand_still(self, tls_in: bool) -> None:
+        holdings = Holdings(most=LEAST)
+        self.patch(relay_module, "HOLDINGS", holdings)
+        lines: list[str] = []
+        dropped: Deferred[None] = Deferred()
+
+        def hear(event: LogEvent) -> None:
+            line = formatEvent(event)
+            if "max-buffered" in line:
+                lines.append(line)
+                if len(lines) == 3:
+                    dropped.callback(None)
+
+        observer = cast(ILogObserver, hear)
+        globalLogPublisher.addObserver(observer)
+
+        class Endless(Factory[Transfer]):
+            noisy = False
+
+            def buildProtocol(self, addr: IAddress | None) -> Transfer:
+                transfer = Transfer(b"x" * 65536, 1 << 20)
+                transfer.done.addErrback(lambda _: None)
+                ends.append(transfer)
+                return transfer
+
+        class Still(Transfer):
+            def connectionMade(self) -> None:
+                cast(Connection, self.transport).pauseProducing()
+
+        ends: list[Transfer] = []
+        port = await self.listen(Endless())
+        port = await self.listen(RelayFactory(self.to(port), "back end", self.clock), tls_in)
+        to = self.to(port, self.options if tls_in else None)
+        while not dropped.called:
+            still = Still(b"", 0)
+            still.done.addErrback(lambda _: None)
+            await to.connect(OneFactory(still))
+            ends.append(still)
+            await deferLater(self.clock, 0)
+            if len(ends) > 100:
+                await dropped
+        globalLogPublisher.removeObserver(observer)
+        self.assertGreaterEqual(holdings.dropped, 3)
+        self.assertLessEqual(holdings.held, LEAST)
+        self.assertGreater(holdings.held, 0)
+        self.assertIn("127.0.0.1:", lines[0])
+        for each in ends:
+            cast(Connection, each.transport).abortConnection()
+        while holdings.held:
+            await deferLater(self.clock, 0.01)

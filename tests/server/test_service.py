@@ -23,13 +23,13 @@ from zope.interface import implementer
 from twisted_bioconn.certificates.development import DevelopmentAuthority
 from twisted_bioconn.endpoints import ServerEndpoint
 from twisted_bioconn.errors import ConfigurationError
+from twisted_bioconn.server.memory import give_back_large_blocks
 from twisted_bioconn.server.options import Options
 from twisted_bioconn.server.renewal import Renewal
 from twisted_bioconn.server.service import (
     Front,
     Listener,
     StartFailed,
-    _give_back_large_blocks,
     makeService,
 )
 from twisted_bioconn.server.sites import WSGIThreads
@@ -238,7 +238,7 @@ class MemoryTests(SynchronousTestCase):
 
         for library in (lambda _: Library(), lambda _: object(), none):
             self.patch(ctypes, "CDLL", library)
-            _give_back_large_blocks()
+            give_back_large_blocks()
         # mallopt(3): M_MMAP_THRESHOLD is -3.
         self.assertEqual(told, [(-3, 131072)])
 
@@ -276,7 +276,9 @@ class MakingTests(SynchronousTestCase):
             *("--listen", "tcp:0", "--echo"),
         )
         kinds = [type(listener.factory).__name__ for listener in front._listeners]
-        self.assertEqual(kinds, ["RelayFactory", "Site", "Site", "Factory", "EchoFactory"])
+        self.assertEqual(
+            kinds, ["RelayFactory", "EndingSite", "EndingSite", "Factory", "EchoFactory"]
+        )
         [service] = front.services
         self.assertIsInstance(service, WSGIThreads)
         self.assertFalse(os.path.exists(self.state))

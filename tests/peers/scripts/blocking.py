@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-SECONDS = 50
+SECONDS = 400
 
 
 def context_for(given: dict[str, Any]) -> ssl.SSLContext:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-SECONDS = 50
+SECONDS = 400
 
 
 class Context(ssl.SSLContext):
