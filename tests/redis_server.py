@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from pathlib import Path
 
 from twisted.internet.defer import Deferred
@@ -35,8 +37,9 @@ class RedisServer:
         @param tls: whether its port is for TLS.
         """
         require_module("txredisapi")
-        directory = Path(test.mktemp()).absolute()
-        directory.mkdir()
+        # Not trial's directory: the path of a UNIX socket may have no more than 107 bytes.
+        directory = Path(tempfile.mkdtemp(prefix="bioconn-"))
+        test.addCleanup(shutil.rmtree, directory)
         server = cls(directory, arguments, tls)
         test.addCleanup(lambda: Deferred.fromCoroutine(server.kill()))
         server.port, server._program = await on_free_port(server._on)
