@@ -26,6 +26,7 @@ from twisted_bioconn.server.facts import (
     decoded,
     printable,
     tell,
+    whole_sentence,
 )
 
 NOW = datetime(2026, 7, 1, 12, 0, tzinfo=UTC)
@@ -417,6 +418,13 @@ class PrintableTests(SynchronousTestCase):
         """A text beyond all measure is cut, one just within it is not."""
         self.assertEqual(printable("x" * 400), "x" * 400)
         self.assertEqual(printable("x" * 401), "x" * 400 + "…")
+
+    def test_sentence(self) -> None:
+        """One of our own is told to its end, whatever the length of the paths in it."""
+        text = (
+            f"{'/x' * 2000} cannot be read, for {'/y' * 2000} is closed to it: a reload would fail"
+        )
+        self.assertEqual(whole_sentence(text), text)
 
     def test_decoded(self) -> None:
         """A byte that is no ASCII is shown by its number."""

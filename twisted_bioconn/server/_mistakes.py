@@ -13,7 +13,7 @@ from attrs import field, frozen
 
 from twisted_bioconn.errors import ConfigurationError
 from twisted_bioconn.server._toml import Path, positions
-from twisted_bioconn.server.facts import printable
+from twisted_bioconn.server.facts import whole_sentence
 
 __all__ = ["TARGETS", "Mistake", "Mistakes", "Place", "Source", "Words", "masked"]
 
@@ -67,7 +67,7 @@ class Mistake:
 
     def __str__(self) -> str:
         parts = [self.where, *([] if self.key is None else [self.key]), self.sentence]
-        return masked(": ".join(printable(part) for part in parts))
+        return masked(": ".join(whole_sentence(part) for part in parts))
 
 
 class Mistakes(ConfigurationError):

@@ -25,7 +25,7 @@ from twisted.web.client import ResponseFailed
 
 from twisted_bioconn.errors import ConfigurationError
 from twisted_bioconn.server.asking import Answer, ask
-from twisted_bioconn.server.facts import printable
+from twisted_bioconn.server.facts import printable, whole_sentence
 from twisted_bioconn.server.status_ports import default_socket
 
 __all__ = ["COMMANDS", "main"]
@@ -138,7 +138,7 @@ class _Command:
                 raise SystemExit(outcome)
 
     def _end(self, status: int, sentence: str) -> None:
-        print(f"bioconn: {printable(sentence)}", file=self._stderr)
+        print(f"bioconn: {whole_sentence(sentence)}", file=self._stderr)
         raise SystemExit(status)
 
     # How the server is spoken to
@@ -296,7 +296,9 @@ class _Command:
         )
         for each in said["certificates"]:
             if each["last_error"]:
-                self._print(f"error: {printable(_names(each))}: {printable(each['last_error'])}")
+                self._print(
+                    f"error: {printable(_names(each))}: {whole_sentence(each['last_error'])}"
+                )
 
     @inlineCallbacks
     def failures(self) -> Any:
@@ -305,9 +307,9 @@ class _Command:
         if self._as_json(said["failures"]):
             return
         for each in said["failures"]:
-            self._print(f"{_moment(each['when'])}  {printable(each['sentence'])}.")
+            self._print(f"{_moment(each['when'])}  {whole_sentence(each['sentence'])}.")
             if each["advice"]:
-                self._print(f"{'':19}  {printable(each['advice'])}.")
+                self._print(f"{'':19}  {whole_sentence(each['advice'])}.")
         if not said["failures"]:
             self._print("none has failed since the start")
 

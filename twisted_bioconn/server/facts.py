@@ -106,19 +106,29 @@ class Story:
 # The longest value that is shown, in characters: the visitor chooses some of them.
 _LONGEST: Final = 400
 
+LONGEST_SENTENCE: Final = 10_000
+"""Characters of a sentence of our own: there may be two paths in it, and what to do stands last."""
 
-def printable(text: str) -> str:
+
+def printable(text: str, longest: int = _LONGEST) -> str:
     r"""
     Make a text from elsewhere fit to be looked at.
 
     Control characters (a terminal obeys them) and marks of direction (which make a name look like
     another one) are shown as C{\x1b}, C{\u202e}; a text beyond all measure is cut.
+
+    @param longest: that measure, in characters.
     """
     shown = "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text[:_LONGEST]
+        for character in text[:longest]
     )
-    return shown if len(text) <= _LONGEST else shown + "…"
+    return shown if len(text) <= longest else shown + "…"
+
+
+def whole_sentence(text: str) -> str:
+    """L{printable}, for a sentence of our own."""
+    return printable(text, LONGEST_SENTENCE)
 
 
 def decoded(octets: bytes) -> str:

@@ -26,7 +26,7 @@ from twisted_bioconn.context import ServerOptions, UnknownName
 from twisted_bioconn.errors import ConfigurationError
 from twisted_bioconn.hello import ClientHello
 from twisted_bioconn.port_options import Route, all_options
-from twisted_bioconn.server.facts import printable
+from twisted_bioconn.server.facts import printable, whole_sentence
 from twisted_bioconn.server.hints import did_you_mean
 
 __all__ = ["Report", "Shown", "explain", "inspect", "name_asked_for", "show"]
@@ -181,7 +181,7 @@ def show(ports: Sequence[Shown], now: datetime) -> Report:
             lists, more = _lists(options)
             lines += lists
             wrong += more
-        lines += [f"  error: {printable(problem)}" for problem in wrong]
+        lines += [f"  error: {whole_sentence(problem)}" for problem in wrong]
         is_good = is_good and not wrong
     return Report(tuple(lines), is_good)
 

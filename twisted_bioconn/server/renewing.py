@@ -14,7 +14,7 @@ from twisted_bioconn.certificates.names import facts_about, spelled
 from twisted_bioconn.certificates.source import CertificateSource
 from twisted_bioconn.context import ServerOptions
 from twisted_bioconn.errors import ConfigurationError
-from twisted_bioconn.server.facts import printable
+from twisted_bioconn.server.facts import printable, whole_sentence
 from twisted_bioconn.server.hints import did_you_mean
 
 __all__ = ["renew"]
@@ -62,7 +62,7 @@ def renew(served: Sequence[ServerOptions], name: str | None = None) -> Deferred[
         more = len(sentences) - _MOST_TOLD
         if more > 0:
             sentences[_MOST_TOLD:] = [f"and {more} more"]
-        return "; ".join(map(printable, sentences))
+        return "; ".join(map(whole_sentence, sentences))
 
     renewing = [maybeDeferred(each.renew, wanted) for each in sources]
     waiting = DeferredList(renewing, consumeErrors=True) if renewing else succeed([])
