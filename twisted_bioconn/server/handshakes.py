@@ -268,13 +268,6 @@ class Watching:
 
         @return: C{NOT_DONE_YET}, or what is wrong: a status, a title and a sentence.
         """
-        # https://www.w3.org/TR/fetch-metadata/: another site's page has no business here.
-        if request.getHeader("sec-fetch-site") not in (None, "same-origin", "none"):
-            return (
-                http.FORBIDDEN,
-                "This is for the page alone",
-                "Open / and it is shown there.",
-            )
         [mark] = request.args.get(b"after", [b""])[-1:]
         # A browser that has lost the connection says what it was told last.
         mark = (request.getHeader("last-event-id") or "").encode() or mark

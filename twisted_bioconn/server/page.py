@@ -3,7 +3,8 @@ The page that shows a visitor what was negotiated with them.
 
 It is one L{Resource} with three answers: HTML for browsers, text aligned for a terminal for curl
 and its like, JSON for programs. What it says of a connection comes from the connection itself,
-through the function that it is made with; with no TLS on it, the page says so.
+through the function that it is made with; with no TLS on it, the page says so.  No request is
+answered that a stranger's page has a browser send: see L{twisted_bioconn.server.same_origin}.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from twisted_bioconn.server.facts import (
     tell,
 )
 from twisted_bioconn.server.handshakes import KEPT, Handshakes, Watching
+from twisted_bioconn.server.same_origin import foreign_name, foreign_page, is_visit
 
 __all__ = ["NegotiationPage"]
 
@@ -289,7 +291,11 @@ class NegotiationPage(Resource):
         for name, value in _HEADERS.items():
             request.setHeader(name, value)
         media = _preferred(",".join(request.requestHeaders.getRawHeaders("accept", ["*/*"])))
-        if request.method not in (b"GET", b"HEAD"):
+        foreign = self._foreign(request)
+        if foreign is not None:
+            request.setResponseCode(http.FORBIDDEN)
+            body = self._problem(media, "Not from there", foreign)
+        elif request.method not in (b"GET", b"HEAD"):
             request.setResponseCode(http.NOT_ALLOWED)
             request.setHeader("Allow", "GET, HEAD")
             title, sentence = "This page can only be read", "It knows GET and HEAD, nothing else."
@@ -320,6 +326,13 @@ class NegotiationPage(Resource):
         # Set here, not by Twisted, which logs a complaint about a body for HEAD.
         request.setHeader("Content-Length", str(len(octets)))
         return b"" if request.method == b"HEAD" else octets
+
+    def _foreign(self, request: Request) -> str | None:
+        """Why a request is not answered; L{None} where it is."""
+        name = foreign_name(request, self._negotiated_of(request))
+        if name is None and not (request.path == b"/" and is_visit(request)):
+            name = foreign_page(request)
+        return None if name is None else f"{name[:1].upper()}{name[1:]}."
 
     def _answer(self, request: Request, media: str) -> str:
         """The facts in one form or another."""

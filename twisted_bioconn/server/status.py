@@ -2,11 +2,8 @@
 The status of a server over HTTP: for a person, for Prometheus, for C{bioconn status}.
 
 What there is to read changes nothing, and what changes something (C{/control/…}) is there only for
-those who have shown who they are: see L{twisted_bioconn.server.status_ports}.  A browser that has
-the page open also has others open, and each of them may ask this server too; so no request is
-answered that comes from another page (C{Origin}, C{Sec-Fetch-Site}) or that calls this server by a
-name which is not its own (C{Host}: otherwise a stranger's name could be made to stand for
-127.0.0.1, and a stranger's page would be of the same origin).
+those who have shown who they are: see L{twisted_bioconn.server.status_ports}.  No request is
+answered that a stranger's page has a browser send: see L{twisted_bioconn.server.same_origin}.
 """
 
 from __future__ import annotations
@@ -36,8 +33,8 @@ from twisted_bioconn.errors import ConfigurationError
 from twisted_bioconn.server.drain import State
 from twisted_bioconn.server.history import History
 from twisted_bioconn.server.ledger import KEPT, Ledger
-from twisted_bioconn.server.local import without_port
 from twisted_bioconn.server.metrics import exposition, server_registry
+from twisted_bioconn.server.same_origin import foreign_name, foreign_page
 from twisted_bioconn.server.sites import negotiated_of
 from twisted_bioconn.server.status_ports import CONTROL_HEADER, PROCESS_HEADER, Audience
 from twisted_bioconn.server.status_reports import (
@@ -254,33 +251,14 @@ class StatusResource(Resource):
             negotiated = negotiated_of(request)
             if negotiated is None or negotiated.peer_certificate is None:
                 raise _No(http.FORBIDDEN, "this is for those who show a client certificate")
+        # Nobody can have a browser ask a UNIX socket, which has no name that could be another's.
         if self._audience is not Audience.OWNER:
-            host = request.getHeader("host") or ""
-            if without_port(host) not in self._own_names(request):
-                raise _No(
-                    http.FORBIDDEN,
-                    f"this server is not called {one_line(host) or 'nothing'}:"
-                    " ask for it by localhost or by its address",
-                )
-        origin = request.getHeader("origin")
-        if origin is not None:
-            scheme = "https" if request.isSecure() else "http"
-            if origin.lower() != f"{scheme}://{request.getHeader('host') or ''}".lower():
-                raise _No(http.FORBIDDEN, f"pages of {one_line(origin)} have no business here")
-        # https://www.w3.org/TR/fetch-metadata/: "none" is for what the user has typed.
-        if request.getHeader("sec-fetch-site") not in (None, "same-origin", "none"):
-            raise _No(http.FORBIDDEN, "open this page by its address, and not from another page")
-
-    def _own_names(self, request: Request) -> set[str]:
-        names = {"localhost", "127.0.0.1", "[::1]"}
-        address = getattr(request.getHost(), "host", None)
-        if address is not None:
-            names.add(f"[{address}]" if ":" in address else address)
-        negotiated = negotiated_of(request)
-        if negotiated is not None and negotiated.server_name is not None:
-            # A browser has seen a certificate for it.
-            names.add(negotiated.server_name.lower())
-        return names
+            name = foreign_name(request, negotiated_of(request))
+            if name is not None:
+                raise _No(http.FORBIDDEN, name)
+        page = foreign_page(request)
+        if page is not None:
+            raise _No(http.FORBIDDEN, page)
 
     # What there is to read
 
