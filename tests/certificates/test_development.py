@@ -91,7 +91,11 @@ class CreationTests(AuthorityCase):
 
     def test_files(self) -> None:
         self.addCleanup(os.umask, os.umask(0))
+        above = os.path.join(self.state, "above")
+        self.state = os.path.join(above, "state")
+        self.certificate_path = os.path.join(self.state, "ca.pem")
         authority = self.authority()
+        self.assertEqual(stat.S_IMODE(os.stat(above).st_mode), 0o700)
         authority.leaf()
         modes = {
             name: stat.S_IMODE(os.stat(os.path.join(self.state, name)).st_mode)

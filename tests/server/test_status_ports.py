@@ -201,7 +201,8 @@ class SocketTests(TestCase):
         # A socket's path has to be short: unix(7).
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
-        self.path = os.path.join(directory.name, "state", "control.sock")
+        self.above = os.path.join(directory.name, "above")
+        self.path = os.path.join(self.above, "state", "control.sock")
 
     def listen(self) -> Deferred[Any]:
         endpoint = status_port(reactor, self.path).endpoint
@@ -214,7 +215,8 @@ class SocketTests(TestCase):
         self.addCleanup(os.umask, mask)
         port = yield self.listen()
         self.assertEqual(stat.S_IMODE(os.stat(self.path).st_mode), 0o600)
-        self.assertEqual(stat.S_IMODE(os.stat(os.path.dirname(self.path)).st_mode), 0o700)
+        for made in (os.path.dirname(self.path), self.above):
+            self.assertEqual(stat.S_IMODE(os.stat(made).st_mode), 0o700)
         yield port.stopListening()
         self.assertEqual(os.listdir(os.path.dirname(self.path)), [])
 

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from twisted_bioconn.certificates.directory_files import make_folders
 from twisted_bioconn.certificates.loading import (
     CertifiedKey,
     create_private,
@@ -182,10 +183,11 @@ class DevelopmentAuthority:
 
     def _make_files(self) -> None:
         try:
-            os.makedirs(self.directory, mode=0o700, exist_ok=True)
-        except FileExistsError:
-            raise ConfigurationError(f"{self.directory} is a file, not a directory") from None
+            # Those above it too, which os.makedirs() would leave to the umask.
+            make_folders(self.directory)
         except OSError as error:
+            if os.path.isfile(self.directory):
+                raise ConfigurationError(f"{self.directory} is a file, not a directory") from None
             raise ConfigurationError(
                 f"the directory {self.directory} cannot be made: {error.strerror}"
             ) from error

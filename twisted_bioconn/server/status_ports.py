@@ -11,7 +11,6 @@ import os
 import re
 import socket
 import stat
-from contextlib import suppress
 from enum import Enum
 from typing import Any
 
@@ -22,6 +21,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStrea
 from zope.interface import implementer
 
 from twisted_bioconn.certificates.development import state_directory
+from twisted_bioconn.certificates.directory_files import make_folders
 from twisted_bioconn.client_policy import ClientCertificate
 from twisted_bioconn.endpoints import ServerEndpoint
 from twisted_bioconn.errors import ConfigurationError
@@ -198,8 +198,7 @@ class _Socket:
         return maybeDeferred(self._listen, protocolFactory)
 
     def _listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
-        with suppress(FileExistsError):
-            os.makedirs(os.path.dirname(self.path) or ".", 0o700)
+        make_folders(os.path.dirname(self.path) or ".")
         self._clear()
         return self._endpoint.listen(protocolFactory)  # type: ignore[no-any-return]
 
