@@ -192,15 +192,19 @@ class _Socket:
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         """
         Listen, in the place of a socket that a process has left which is no more.
-
-        Twisted sets the mode before it listens: at no time can anybody else connect.
         """
         return maybeDeferred(self._listen, protocolFactory)
 
     def _listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
         make_folders(os.path.dirname(self.path) or ".")
         self._clear()
-        return self._endpoint.listen(protocolFactory)  # type: ignore[no-any-return]
+        # It has its mode from the start: Twisted sets it only when it is there, with what the umask
+        # leaves of 0777.  A file that another thread makes meanwhile is its owner's alone, too.
+        before = os.umask(0o777 & ~SOCKET_MODE)
+        try:
+            return self._endpoint.listen(protocolFactory)  # type: ignore[no-any-return]
+        finally:
+            os.umask(before)
 
     def _clear(self) -> None:
         """

@@ -1,0 +1,3 @@
+"""
+What has to stay secret, looked for in all that the program writes.
+"""
