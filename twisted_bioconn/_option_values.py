@@ -37,7 +37,7 @@ def take(
     """
     if len(positional) > len(names):
         raise ConfigurationError(
-            f"bioconn: cannot place {_text(positional[len(names)])!r}:"
+            f"bioconn: cannot place {_told(positional[len(names)])!r}:"
             " each option is written NAME=VALUE"
         )
     taken = {}
@@ -51,10 +51,19 @@ def take(
     for option, value in zip(names, positional, strict=False):
         if option in taken:
             raise ConfigurationError(
-                f"bioconn: {option} is given twice, as {_text(value)!r} and as {option}="
+                f"bioconn: {option} is given twice, as {_told(value)!r} and as {option}="
             )
         taken[option] = _text(value)
     return taken
+
+
+def _told(value: Any) -> str:
+    """
+    A value that is not where it should be.  It may be a part of a URL whose colons are written as
+    they are, and have the password in it.
+    """
+    _, at, after = _text(value).rpartition("@")
+    return f"***@{after}" if at else after
 
 
 def _text(value: Any) -> str:

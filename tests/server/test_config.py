@@ -376,7 +376,18 @@ class DumpTests(ConfigCase):
                 r"other:bioconn\:1\:redis=redis\\\://\\\:secret@h\:names=a@b",
                 r"other:bioconn\:1\:redis=redis\\\://\\\:***@h\:names=a@b",
             ),
+            ("redis://secret@host", "redis://***@host"),
+            ("1:redis=redis:secret@host", "1:redis=***@host"),
+            (r"1:redis=\:secret@host:acme=none", r"1:redis=***@host:acme=none"),
+            (r"1:redis=http\://me\:secret@h\:1", r"1:redis=***@h\:1"),
+            ("1:redis=redis://me:secret@host:1", "1:redis=redis://me:***@host:1"),
+            ("acmeDirectory = https://me:secret@host/a", "acmeDirectory = https://me:***@host/a"),
+            ("https://secret@host:1/a@b", "https://***@host:1/a@b"),
+            ("1:password=secret:acme=none", "1:password=***:acme=none"),
+            (r"1:redisPassword=se\:secret", "1:redisPassword=***"),
+            ("passphraseFile=/etc/secret", "passphraseFile=/etc/secret"),
             ("redis://host:1/0", "redis://host:1/0"),
+            ("https://localhost:8443/a:b@c", "https://localhost:8443/a:b@c"),
             ("unix:/run/a:b@c", "unix:/run/a:b@c"),
         ):
             self.assertEqual(masked(before), after)

@@ -15,7 +15,7 @@ from twisted_bioconn.errors import ConfigurationError
 from twisted_bioconn.server._toml import Path, positions
 from twisted_bioconn.server.facts import whole_sentence
 
-__all__ = ["TARGETS", "Mistake", "Mistakes", "Place", "Source", "Words", "masked"]
+__all__ = ["TARGETS", "Mistake", "Mistakes", "Place", "Source", "Words", "masked", "shown"]
 
 TARGETS = ("forward", "web", "wsgi", "factory", "echo")
 """The keys of which a listener has one: what its clients get."""
@@ -24,24 +24,44 @@ _LARGEST = 1 << 20
 """Bytes of a configuration file."""
 
 _SCHEME = r"(?:rediss?|(?:redis\+)?unix)"
+_NAME = r"\br[edis]{2,6}[\"']?\s*=\s*[\"']?"  # C{redis=}, however it is misspelt
 _PASSWORDS = (
     # In an endpoint string each colon of the URL has backslashes before it: more of them than those
     # between options have, where it is a string within a string.
     re.compile(
         rf"(?i)({_SCHEME}(?P<escape>\\+)://(?:(?!\\+:)[^:@\s])*(?P=escape):)"
-        r"(?:(?P=escape):|\\+(?![\\:])|[^:\s\\])*(?=@)"
+        r"(?:(?P=escape):|\\+(?![\\:])|[^:\n\\])*(?=@)"
     ),
     re.compile(rf"(?i)({_SCHEME}://[^:@\s]*:)(?:\S*|[^\n]*?)(?=@)"),
+    # What is not as it should be: it has no user, but the password in its place; it has another
+    # scheme, or none.
+    re.compile(rf"(?i)({_SCHEME}\\*://)(?!\*\*\*@)[^:@\n\\]+(?=@)"),
+    re.compile(rf"(?i)({_NAME})(?!{_SCHEME}\\*://)[^\n\"']*(?=@)"),
+    # Other URLs, and what is left of one that was taken apart at its colons.
+    re.compile(
+        r"(?i)((?:\b[a-z][a-z\d+.-]*\\*:|(?<![\w:/]))//(?:[^:@\s/\\]*\\*:)?+)(?!\*\*\*@)"
+        r"[^@\s/\"']*(?=@)"
+    ),
+    # An option that there is not.
+    re.compile(
+        r"(?i)(\b(?:\w*password|\w*passphrase|\w*secret|\w*hmac\w*)[\"']?\s*=\s*)"
+        r"(?:\\.|[^:\s\\])+"
+    ),
 )
 
 
 def masked(text: str) -> str:
     """
-    Text, also one with an endpoint string in it, without the passwords of its redis URLs.
+    Text, also one with an endpoint string in it, without the passwords of its URLs.
     """
     for password in _PASSWORDS:
         text = password.sub(r"\1***", text)
     return text
+
+
+def shown(value: object) -> str:
+    """What C{repr} says of a value in which an operator may have written a password."""
+    return masked(repr(value))
 
 
 @frozen
@@ -54,9 +74,9 @@ class Mistake:
     @ivar sentence: what is wrong.
     """
 
-    where: str
+    where: str = field(repr=shown)
     key: str | None
-    sentence: str
+    sentence: str = field(repr=shown)
 
     @property
     def order(self) -> tuple[bool, int]:
@@ -93,7 +113,7 @@ class Source:
     """
 
     path: str
-    data: Mapping[str, Any]
+    data: Mapping[str, Any] = field(repr=False)
     lines: Mapping[Path, int]
 
     @classmethod
@@ -193,9 +213,9 @@ class Words:
     @ivar wrong: nothing is known to be wrong there.
     """
 
-    listen: str
-    target: tuple[str, ...] = ()
-    others: Mapping[str, str] = field(factory=dict)
+    listen: str = field(repr=shown)
+    target: tuple[str, ...] = field(default=(), repr=shown)
+    others: Mapping[str, str] = field(factory=dict, repr=shown)
     wrong: frozenset[str] = field(default=frozenset(), init=False)
 
     def mistake(self, key: str | None, sentence: str, item: int | None = None) -> Mistake:

@@ -53,6 +53,7 @@ from twisted_bioconn.server._mistakes import (
     Source,
     Words,
     masked,
+    shown,
 )
 from twisted_bioconn.server.hints import did_you_mean
 from twisted_bioconn.server.status_ports import default_socket
@@ -108,10 +109,10 @@ class Listening:
     @ivar place: where this is written.
     """
 
-    endpoint: str | None = None
-    options: Mapping[str, Setting] = field(factory=dict)
-    forward: tuple[str, ...] = ()
-    forwarding: Mapping[str, Setting] = field(factory=dict)
+    endpoint: str | None = field(default=None, repr=shown)
+    options: Mapping[str, Setting] = field(factory=dict, repr=shown)
+    forward: tuple[str, ...] = field(default=(), repr=shown)
+    forwarding: Mapping[str, Setting] = field(factory=dict, repr=shown)
     web: str | None = None
     wsgi: str | None = None
     factory: str | None = None
@@ -177,7 +178,7 @@ class Configuration:
     state: str | None = None
     workers: int | str = 1
     drain: float = 0
-    status: str | None = None
+    status: str | None = field(default=None, repr=shown)
     listen: tuple[Listening, ...] = ()
     max_buffered: int | None = None
     trace_failures: bool = False
@@ -552,7 +553,7 @@ def _as_table(thing: Configuration | Listening) -> dict[str, Any]:
     else:
         found = _converter.unstructure(thing)
         found["listen"] = [_as_table(each) for each in thing.listen]
-    return {key: _masked(value) for key, value in found.items() if value not in (None, [])}
+    return {key: _masked(key, value) for key, value in found.items() if value not in (None, [])}
 
 
 def _route_table(route: Routing) -> dict[str, Any]:
@@ -565,9 +566,10 @@ def _route_table(route: Routing) -> dict[str, Any]:
     return {**found, **_as_table(target)}
 
 
-def _masked(value: Any) -> Any:
+def _masked(key: str, value: Any) -> Any:
     if isinstance(value, str):
-        return masked(value)
+        # What is wrong in it, if anything, depends on what it is for.
+        return masked(f"{key}={value}").removeprefix(f"{key}=")
     return tuple(map(masked, value)) if isinstance(value, tuple) else value
 
 

@@ -27,7 +27,7 @@ from twisted_bioconn import __version__
 from twisted_bioconn.errors import ConfigurationError
 from twisted_bioconn.reactor import install_best_reactor
 from twisted_bioconn.server._config_values import FORWARD_OPTIONS, forward_option_from_text
-from twisted_bioconn.server._mistakes import Mistake, Mistakes, Words
+from twisted_bioconn.server._mistakes import Mistake, Mistakes, Words, masked
 from twisted_bioconn.server.checking import later_user, unreadable_later
 from twisted_bioconn.server.config import MOST_WORKERS, Configuration, Listening, read_config
 from twisted_bioconn.server.hints import did_you_mean
@@ -218,7 +218,7 @@ class Options(usage.Options):
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]
         except usage.UsageError as error:
-            raise SystemExit(f"bioconn: {self._explain(str(error))}") from None
+            raise SystemExit(f"bioconn: {masked(self._explain(str(error)))}") from None
         except Mistakes as error:
             if self["check"]:
                 # There is no file to look into.
@@ -227,7 +227,7 @@ class Options(usage.Options):
             lines = "\n".join(f"bioconn: {each}" for each in error.mistakes)
             raise SystemExit(lines) from None
         except ConfigurationError as error:
-            raise SystemExit(f"bioconn: {error}") from None
+            raise SystemExit(f"bioconn: {masked(str(error))}") from None
 
     def postOptions(self) -> None:
         """

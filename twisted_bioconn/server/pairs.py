@@ -8,6 +8,7 @@ what was left out is not told.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +18,7 @@ from hashlib import sha256
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from attrs import evolve
+from attrs import asdict, evolve
 from twisted.internet.endpoints import quoteStringArgument
 
 from twisted_bioconn._certificate_options import TRUST_OPTIONS
@@ -30,7 +31,7 @@ from twisted_bioconn.client_policy import ClientPolicy
 from twisted_bioconn.endpoint_strings import CLIENT_OPTIONS, SERVER_OPTIONS
 from twisted_bioconn.errors import ConfigurationError
 from twisted_bioconn.server._config_values import Setting, is_path, option_text
-from twisted_bioconn.server._mistakes import Mistake
+from twisted_bioconn.server._mistakes import Mistake, masked
 from twisted_bioconn.server.addresses import (
     client_description,
     client_endpoint,
@@ -133,8 +134,9 @@ def _routes(
 
 
 def _key(listening: Listening) -> str:
-    # There may be a password in it.
-    digest = sha256(repr(_ordered(listening)).encode("utf-8", "surrogateescape")).hexdigest()
+    # There may be a password in it, which is part of what was asked for.
+    told = asdict(_ordered(listening), filter=lambda field, _: bool(field.eq))
+    digest = sha256(json.dumps(told).encode()).hexdigest()
     return f"{_name(listening)} {digest}"
 
 
@@ -155,9 +157,11 @@ def _words(listening: Listening) -> str:
     [key, *_] = listening.targets
     value = getattr(listening, key)
     dashes = "--" if listening.is_of_command_line else ""
-    return " ".join(
-        f"{dashes}{key} {each}".rstrip()
-        for each in (value if isinstance(value, tuple) else ["" if value is True else value])
+    return masked(
+        " ".join(
+            f"{dashes}{key} {each}".rstrip()
+            for each in (value if isinstance(value, tuple) else ["" if value is True else value])
+        )
     )
 
 

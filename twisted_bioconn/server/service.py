@@ -30,6 +30,7 @@ from twisted_bioconn.context import ServerOptions
 from twisted_bioconn.endpoints import ServerEndpoint
 from twisted_bioconn.errors import ConfigurationError
 from twisted_bioconn.port_options import Route
+from twisted_bioconn.server._mistakes import masked
 from twisted_bioconn.server.addresses import parse, server_endpoint
 from twisted_bioconn.server.ending_site import EndingSite
 from twisted_bioconn.server.front import Front, Listener, StartFailed
@@ -80,7 +81,7 @@ def makeService(options: Options) -> Front:
         workers = _workers(reactor, options["workers"])
         listeners, services = _Making(reactor, options.pairs, options["state"]).everything()
     except ConfigurationError as error:
-        raise SystemExit(f"bioconn: {error}") from None
+        raise SystemExit(f"bioconn: {masked(str(error))}") from None
     reports: list[Callable[[Sequence[Shown], datetime], Report]] = []
     if options["show-certificates"]:
         reports.append(show)
@@ -123,7 +124,7 @@ def makeService(options: Options) -> Front:
             twistd=options.parent,
         )
     except ConfigurationError as error:
-        raise SystemExit(f"bioconn: {error}") from None
+        raise SystemExit(f"bioconn: {masked(str(error))}") from None
     HOLDINGS.most = options["max-buffered"]
     if options["config"] is not None:
         front.reconfigure = partial(_reread, reactor, options, front)

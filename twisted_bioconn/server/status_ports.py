@@ -25,6 +25,7 @@ from twisted_bioconn.certificates.directory_files import make_folders
 from twisted_bioconn.client_policy import ClientCertificate
 from twisted_bioconn.endpoints import ServerEndpoint
 from twisted_bioconn.errors import ConfigurationError
+from twisted_bioconn.server._mistakes import masked
 from twisted_bioconn.server.addresses import parse, server_endpoint, server_kinds
 from twisted_bioconn.server.local import is_local
 
@@ -102,7 +103,7 @@ def status_port(reactor: Any, text: str) -> StatusPort:
     try:
         return _port(reactor, text)
     except ConfigurationError as error:
-        raise ConfigurationError(f"status={text}: {error}") from error
+        raise ConfigurationError(f"status={masked(text)}: {error}") from error
 
 
 def _port(reactor: Any, text: str) -> StatusPort:
@@ -169,10 +170,10 @@ def _with_tls(reactor: Any, text: str, interface: str) -> StatusPort:
     assert isinstance(endpoint, ServerEndpoint)
     clients = endpoint.options.clients
     if clients.authorities and clients.mode is ClientCertificate.REQUIRE:
-        return StatusPort(endpoint, Audience.CERTIFIED, text)
+        return StatusPort(endpoint, Audience.CERTIFIED, masked(text))
     # Where it is carried by another endpoint, that one says where.
     if is_local(interface) and "endpoint" not in parse(text)[1]:
-        return StatusPort(endpoint, Audience.MACHINE, text)
+        return StatusPort(endpoint, Audience.MACHINE, masked(text))
     raise ConfigurationError(
         "strangers could come here: set clientAuthorities=, with no clientCertificate= that lets in"
         " those who have none"

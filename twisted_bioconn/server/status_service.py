@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 from twisted_bioconn._transport import address_text
 from twisted_bioconn.endpoints import ServerEndpoint
 from twisted_bioconn.errors import ConfigurationError
+from twisted_bioconn.server._mistakes import masked
 from twisted_bioconn.server.openings import Listener, why_not
 from twisted_bioconn.server.status import Status, StatusSite
 from twisted_bioconn.server.status_ports import Audience, StatusPort, status_port
@@ -160,7 +161,7 @@ class StatusService(Service):
             return
         reason = why_not(cast(BaseException, failures[0].value))
         if not self.waits:
-            raise ConfigurationError(f"status={self._place}: {reason}")
+            raise ConfigurationError(f"status={masked(self._place)}: {reason}")
         if not self._told:
             self._told = True
             self._log.info("status: waiting for {place}: {reason}", place=port.words, reason=reason)
