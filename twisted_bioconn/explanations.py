@@ -88,7 +88,7 @@ class FailedHandshake:
     is_server: bool
     peer: str
     hello: ClientHello | None = None
-    first_bytes: bytes = b""
+    first_bytes: bytes = attrs.field(default=b"", repr=False)
     received: int = 0
     chain: tuple[x509.Certificate, ...] = attrs.field(default=(), converter=_certificates)
     policy: Policy | None = None

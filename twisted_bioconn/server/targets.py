@@ -13,7 +13,7 @@ from twisted.internet.interfaces import (
 
 from twisted_bioconn.certificates.revocation import TrustFiles
 from twisted_bioconn.client_policy import ClientPolicy
-from twisted_bioconn.server._mistakes import masked
+from twisted_bioconn.server._mistakes import masked, shown
 from twisted_bioconn.server.backends import BackEnds
 from twisted_bioconn.server.sites import Application
 
@@ -31,7 +31,7 @@ class Forward:
     @ivar back_ends: all of them; L{None} where there is but one, and nothing is asked of it.
     """
 
-    description: str
+    description: str = field(repr=shown)
     endpoint: IStreamClientEndpoint
     connect_timeout: float | None
     back_ends: BackEnds | None = None
@@ -78,8 +78,8 @@ class Listen:
     @ivar name: what it is called in the log.
     """
 
-    text: str
-    description: str
+    text: str = field(repr=shown)
+    description: str = field(repr=shown)
     endpoint: IStreamServerEndpoint | None
     name: str = field()
 
@@ -118,6 +118,6 @@ class Pair:
 
     listen: Listen
     target: Target
-    words: str = ""
+    words: str = field(default="", repr=shown)
     key: str = ""
     routes: tuple[RouteTarget, ...] = ()
