@@ -41,7 +41,7 @@ _STARTED = re.compile(r"worker (?P<index>\d+): pid (?P<pid>\d+)$")
 
 #: Factories whose protocols say which process they are in.
 MODULE_TEXT = """
-    import os, time
+    import os, signal, time
     from twisted.internet.protocol import Factory, Protocol
 
     class Answer(Protocol):
@@ -64,6 +64,14 @@ MODULE_TEXT = """
         def startFactory(self):
             from twisted.internet import reactor
             reactor.callLater(0, os._exit, 3)
+
+    class IsTold(Answers):
+        def startFactory(self):
+            if "told" not in os.listdir():
+                open("told", "x").close()
+                # By systemd, say, which tells all processes of a service.
+                for each in os.getppid(), os.getpid():
+                    os.kill(each, signal.SIGTERM)
 
     class Hangs(Answers):
         def buildProtocol(self, address):
@@ -285,6 +293,14 @@ class EndingTests(WorkersCase):
         self.assertRegex(
             line, r"^bioconn: worker \d cannot start: RuntimeError: this worker has no luck$"
         )
+
+    def test_told_to_end_while_it_starts(self) -> None:
+        """Nothing is cut, as nothing has begun."""
+        command = self.start(*TWO, "--drain", "30", "--factory", "answers:IsTold")
+        self.assertEqual(command.ended(), 0, command.lines)
+        self.assertEqual(command.errors, [])
+        said = "\n".join(command.lines)
+        self.assertNotRegex(said, "Traceback|has ended with|are ended")
 
     def test_worker_that_does_not_end(self) -> None:
         program = "import twisted_bioconn.server.workers as workers; workers.GRACE = 0.3\n"

@@ -5,6 +5,7 @@ What a process needs that was forked to serve, and shares with others what it se
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -37,6 +38,7 @@ __all__ = [
     "Link",
     "Worker",
     "WorkerPort",
+    "heed_parent",
     "leave",
     "renew",
     "twins",
@@ -121,6 +123,20 @@ def renew(reactor: Any) -> None:
     reactor.removeReader(waker)
     waker.connectionLost(Failure(ConnectionDone()))
     reactor.installWaker()
+
+
+def heed_parent(reactor: Any, terminate: Callable[[], object]) -> None:
+    """
+    Have a worker, which may not run its reactor yet, end when it is told to, and leave the rest to
+    its parent.
+
+    @param terminate: called, once the reactor runs, for each SIGTERM. Until then the signal would
+        end the process, as if there had been something to be cut.
+    """
+    signal.signal(signal.SIGTERM, lambda number, frame: reactor.callFromThread(terminate))
+    # A terminal sends them to all: the parent, who gets them too, says what to do.
+    for each in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
+        signal.signal(each, signal.SIG_IGN)
 
 
 class HeldFactory:

@@ -128,6 +128,7 @@ class Front(MultiService):
             workers.reload = partial(self._reconfigure_workers, workers)
             workers.begin_upgrade = self._begin_upgrade
             workers.all_ready = self._take_over
+            workers.terminate = self.terminate
         self._worker_ports: list[WorkerPort] | None = None
 
     @property

@@ -59,6 +59,7 @@ from twisted_bioconn.server.forked import (
     RETIRE,
     Link,
     Worker,
+    heed_parent,
     leave,
     renew,
 )
@@ -119,6 +120,7 @@ class Workers(SharedPorts):
     @ivar renew_ticket_keys: makes, in the parent, what workers are then forked with.
     @ivar reload: called, in the parent, when all are to look for what has changed.
     @ivar begin_upgrade: starts a new version of the program; L{None} if that cannot be.
+    @ivar terminate: what SIGTERM is for in a worker, from when it is forked.
     @ivar all_ready: called when all workers serve; it returns whether they may.
     @ivar drain: seconds that connections have to end by themselves.
     @ivar have_cut: whether some had to be cut.
@@ -150,6 +152,7 @@ class Workers(SharedPorts):
         self.renew_ticket_keys: Callable[[], object] = bool
         self.reload: Callable[[], object] = bool
         self.begin_upgrade: Callable[[], Successor | None] = lambda: None
+        self.terminate: Callable[[], object] = bool
         self.all_ready: Callable[[], bool] = lambda: True
         self.drain = 0.0
         self.have_cut = False
@@ -640,11 +643,6 @@ class Workers(SharedPorts):
         """
         self._signals.release()
         self._selector.close()
-        # A terminal sends them to all: the parent, who gets them too, says what to do.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if self._libc is not None:
             self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != parent:
@@ -657,3 +655,5 @@ class Workers(SharedPorts):
                 other.link.close()
         self.take_own(seat.index, row)
         renew(self._reactor)
+        heed_parent(self._reactor, self.terminate)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
