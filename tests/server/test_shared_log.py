@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import stat
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from typing import Any, cast
 from unittest import skipIf
 
 from twisted.logger import FileLogObserver, globalLogPublisher
 from twisted.python.logfile import LogFile
 from twisted.trial.unittest import SynchronousTestCase
+
+from tests.peers.processes import free_port
+from tests.programs import require
+from tests.server.command import TWISTD, Command
 
 if sys.platform != "win32":
     import fcntl
@@ -122,6 +131,17 @@ class SharedLogFileTests(SynchronousTestCase):
         file.rotate()
         self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), 0o640)
 
+    def test_mode_that_somebody_else_gave_it(self) -> None:
+        path = os.path.join(self.directory, "its.log")
+        os.chmod(path, 0o640)
+        file = self.open()
+        os.rename(path, f"{path}.1")
+        with open(path, "x"):
+            os.chmod(path, 0o604)
+        file.write("a\n")
+        self.assertEqual(self.text(), "a\n")
+        self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), 0o604)
+
     def test_twistds_file(self) -> None:
         """What twistd has opened is shared from now on, with what was forked with it open too."""
         plain = LogFile("its.log", self.directory)
@@ -133,3 +153,113 @@ class SharedLogFileTests(SynchronousTestCase):
         self.one.write("a\n")
         observer({"text": "b\n"})
         self.assertEqual(self.text(), "a\nb\n")
+
+
+@skipIf(sys.platform == "win32", "it takes a system that renames open files")
+class RotatedTests(SynchronousTestCase):
+    """The log of a single process, while it is rotated by somebody else."""
+
+    def start(self) -> None:
+        self.port = free_port()
+        start = (*TWISTD[:-1], "--logfile=its.log", TWISTD[-1])
+        words = ("--listen", f"127.0.0.1:{self.port}", "--echo")
+        self.command = Command(self, *words, start=start)
+        # logrotate leaves a directory alone in which others could put files.
+        os.chmod(self.command.directory, 0o755)
+        self.until(lambda: "listening on" in self.text("its.log"))
+
+    def until(self, holds: Callable[[], object]) -> None:
+        deadline = time.monotonic() + 300
+        while not holds():
+            self.assertTrue(self.command.is_running, self.text("its.log"))
+            self.assertLess(time.monotonic(), deadline, self.text("its.log"))
+            time.sleep(0.01)
+
+    def path(self, name: str = "its.log") -> str:
+        return os.path.join(self.command.directory, name)
+
+    def text(self, name: str) -> str:
+        try:
+            with open(self.path(name)) as file:
+                return file.read()
+        except FileNotFoundError:
+            return ""
+
+    def cause_line(self) -> str:
+        """
+        Have it log a line.
+
+        @return: what stands in no other line.
+        """
+        with socket.create_connection(("127.0.0.1", self.port)) as client:
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            client.shutdown(socket.SHUT_WR)
+            while client.recv(1000):
+                pass
+            mark = f"127.0.0.1:{client.getsockname()[1]} "
+        self.until(lambda: mark in self.text("its.log") + self.text("its.log.1"))
+        return mark
+
+    def rotated(self, rotate: Callable[[], object]) -> None:
+        """Each line is in the file of its time, whole, and in no other."""
+        self.start()
+        for _ in range(2):
+            before = [self.cause_line() for _ in range(3)]
+            rotate()
+            after = [self.cause_line() for _ in range(3)]
+            old, new = self.text("its.log.1"), self.text("its.log")
+            self.assertEqual([old.count(mark) for mark in before], [1, 1, 1])
+            self.assertEqual([new.count(mark) for mark in after], [1, 1, 1])
+            self.assertNotIn("\0", new)
+            self.assertFalse([mark for mark in before if mark in new])
+        self.assertEqual(self.command.terminate(), 0)
+        self.assertIn("Server Shut Down", self.text("its.log"))
+        self.assertEqual(self.command.errors, [])
+
+    def logrotate(self, *directives: str) -> None:
+        program = require("logrotate")
+
+        def rotate() -> None:
+            configuration = self.path("rotation")
+            with open(configuration, "w") as file:
+                file.write("\n".join([f'"{self.path()}" {{', "rotate 5", *directives, "}", ""]))
+            os.chmod(configuration, 0o644)
+            command = [program, "--force", "--state", self.path("state-of-it"), configuration]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+
+        self.rotated(rotate)
+
+    def test_renamed(self) -> None:
+        self.rotated(lambda: os.rename(self.path(), self.path("its.log.1")))
+
+    def test_truncated(self) -> None:
+        def rotate() -> None:
+            with open(self.path("its.log.1"), "w") as file:
+                file.write(self.text("its.log"))
+            os.truncate(self.path(), 0)
+
+        self.rotated(rotate)
+
+    def test_signal(self) -> None:
+        """SIGUSR1, on which twistd begins a new file itself."""
+
+        def rotate() -> None:
+            files = len(os.listdir(self.path("")))
+            os.kill(self.command.pid, signal.SIGUSR1)
+            self.until(lambda: len(os.listdir(self.path(""))) > files)
+
+        self.rotated(rotate)
+
+    def test_logrotate(self) -> None:
+        """It leaves the file to the process, which makes it anew."""
+        self.logrotate("nocreate")
+
+    def test_logrotate_creates(self) -> None:
+        """It makes the new one, whose mode may be another."""
+        self.logrotate("create 0600")
+        self.assertEqual(stat.S_IMODE(os.stat(self.path()).st_mode), 0o600)
+
+    def test_logrotate_truncates(self) -> None:
+        """It copies the file, and empties it."""
+        self.logrotate("copytruncate")

@@ -21,6 +21,7 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from functools import partial
 from types import FrameType
@@ -155,6 +156,10 @@ class Front(MultiService):
         @raise StartFailed: one cannot be opened; the others are closed again.
         """
         self._begun = True
+        if sys.platform != "win32":
+            from twisted_bioconn.server.shared_log import share_log_files
+
+            share_log_files()
         for listener in self._listeners:
             self._opening.append(self._open(listener))
             if self._failure is not None:
@@ -498,9 +503,6 @@ class Front(MultiService):
         """
         @return: the new version that is being started; L{None} if it cannot be.
         """
-        from twisted_bioconn.server.shared_log import share_log_files
-
-        share_log_files()
         successor = Successor(self.twistd)
         ports = [
             (asked, port, self._sockets.twins.get(port, ()))

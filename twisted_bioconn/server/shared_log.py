@@ -1,8 +1,10 @@
 """
-Twisted's rotated log file, written by several processes.
+Twisted's rotated log file, written by several processes, and rotated by others.
 
-C{LogFile} trusts that nobody else writes or renames its file: a second process would overwrite what
-the first has written, write on to a file that was renamed, and rename it at the same time.
+C{LogFile} trusts that nobody else writes, renames or truncates its file: a second process would
+overwrite what the first has written, write on to a file that was renamed, and rename it at the same
+time.  With logrotate(8), a single process would write on to the file that it has renamed; or, where
+that truncates it (C{copytruncate}), at the old place, with nothing but NUL bytes before it.
 """
 
 from __future__ import annotations
@@ -81,12 +83,18 @@ class SharedLogFile(LogFile):
             old.close()
 
     def _openFile(self) -> None:
-        # Where two find that there is none, neither may empty what the other has begun.
+        # Where two find that there is none, neither may empty what the other has begun; and whoever
+        # has made it has given it the mode that it is to have.
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        number = os.open(self.path, flags, 0o666 if self.defaultMode is None else 0o600)
-        if self.defaultMode is not None:
-            with suppress(OSError):
-                os.fchmod(number, self.defaultMode)
+        try:
+            mode = 0o666 if self.defaultMode is None else 0o600
+            number = os.open(self.path, flags | os.O_EXCL, mode)
+        except FileExistsError:
+            number = os.open(self.path, flags, mode)
+        else:
+            if self.defaultMode is not None:
+                with suppress(OSError):
+                    os.fchmod(number, self.defaultMode)
         self._file = os.fdopen(number, "rb+", buffering=0)
         self.size = os.fstat(number).st_size
         self.closed = False
@@ -103,7 +111,8 @@ synchronize(SharedLogFile)
 
 def share_log_files() -> None:
     """
-    Have the log files that Twisted's log goes to shared with the processes that are forked later.
+    Have the log files that Twisted's log goes to shared with the processes that are started later,
+    and with programs that rotate them.
     """
     # The observers that twistd has begun the log with. Neither they nor it give their parts away.
     for observer in getattr(globalLogPublisher, "_observers", ()):

@@ -73,7 +73,6 @@ from twisted_bioconn.server.seats import (
     delay_before,
     how_it_ended,
 )
-from twisted_bioconn.server.shared_log import share_log_files
 from twisted_bioconn.server.shared_ports import SharedPorts
 from twisted_bioconn.server.signals import SignalPipe
 from twisted_bioconn.server.systemd import Notifier
@@ -175,7 +174,6 @@ class Workers(SharedPorts):
         others = threading.active_count() - 1
         if others:
             _log.warn("{others} threads are running already: no worker has them", others=others)
-        share_log_files()
         # What the collector looks at it writes to, and what is written to is shared no longer: that
         # would be 13 MiB for each worker.
         gc.collect()
