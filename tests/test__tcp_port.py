@@ -402,6 +402,25 @@ class LimitTests(ReactorCase):
             self.assertEqual(port.numberAccepts, expected)
         self.assertEqual(len(factory.made), 304)
 
+    def test_no_room(self) -> None:
+        """Nobody is accepted for whom there is no room, as the one has it who is asked."""
+        factory = Made()
+        port = self.listen(factory)
+        assert isinstance(port, _tcp.Port)
+        left = 2
+
+        def has_room() -> bool:
+            nonlocal left
+            left -= 1
+            return left >= 0
+
+        port.has_room = has_room
+        peers = [self.raw(port) for _ in range(3)]
+        self.until(lambda: port.pauses == 2)
+        self.assertEqual(len(factory.made), 2)
+        left = 10
+        self.until(lambda: len(factory.made) == len(peers))
+
 
 class TwistedsPortTests(PortTests):
     """The same of Twisted's own reactor."""

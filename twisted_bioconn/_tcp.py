@@ -7,6 +7,7 @@ L{Stream}.  Everything else is Twisted's own code.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from errno import EINPROGRESS, EISCONN, EMFILE, ENFILE, ENOBUFS, ENOMEM
@@ -203,18 +204,24 @@ class Port(tcp.Port):
     A port with a shorter way for each connection.
 
     @ivar pauses: how often it has stopped accepting because there was no room for more.
+    @ivar has_room: says, before each is accepted, whether there are descriptors for all that one
+        more connection takes; L{None} where nobody knows better than the kernel.
     """
 
     transport: Any = Server
     pauses = 0
+    has_room: Callable[[], bool] | None = None
     _waiting_for_room = False
 
     def doRead(self) -> None:
         """Accept those who wait."""
         accept, family = self.socket._accept, int(self.addressFamily)  # type: ignore[union-attr]
         limit, accepted = min(self.numberAccepts, _ACCEPTS), 0
+        has_room = self.has_room
         while accepted < limit:
             try:
+                if has_room is not None and not has_room():
+                    raise OSError(EMFILE, os.strerror(EMFILE))
                 fd, peer = accept()
             except BlockingIOError:
                 break

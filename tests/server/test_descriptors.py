@@ -1,4 +1,4 @@
-"""The command when it has no descriptors left, with connections that go on."""
+"""What is left of descriptors; and the command when none are, with connections that go on."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import contextlib
 import re
 from unittest import skipUnless
 
+from twisted.trial.unittest import SynchronousTestCase
+
 from tests.server.command import TWISTD, Command
 from tests.server.load import LifeCase
+from twisted_bioconn.server.descriptors import SPARE, Descriptors
 
-_PAUSED = re.compile(r"accepting nobody on \d+ for now: Too many open files")
-_AGAIN = re.compile(r"accepting again on \d+")
+PAUSED = re.compile(r"accepting nobody on \d+ for now: Too many open files")
+AGAIN = re.compile(r"accepting again on \d+")
 
 LIMIT = 80
 """How many descriptors a process may have."""
@@ -22,6 +25,71 @@ try:
     import resource
 except ImportError:
     resource = None  # type: ignore[assignment]
+
+
+class LeftTests(SynchronousTestCase):
+    """How many connections are accepted."""
+
+    def descriptors(self, most: int | None, used: int | None = 0) -> Descriptors:
+        self.most, self.used, self.owed, self.counts = most, used, 0, 0
+
+        def count() -> int | None:
+            self.counts += 1
+            return self.used
+
+        return Descriptors(lambda: self.owed, lambda: self.most, count)
+
+    def taken(self, descriptors: Descriptors, each: int) -> int:
+        """Accept as many as there is room for, of which each has all that it takes."""
+        found = 0
+        while found < 1000 and descriptors.take(each):
+            assert self.used is not None
+            self.used += each
+            found += 1
+        return found
+
+    def test_spare(self) -> None:
+        """Some are kept; where there are few, a quarter."""
+        self.assertEqual(self.taken(self.descriptors(100), 1), 100 - SPARE)
+        self.assertEqual(self.taken(self.descriptors(100), 2), (100 - SPARE) // 2)
+        self.assertEqual(self.taken(self.descriptors(20), 1), 15)
+
+    def test_owed(self) -> None:
+        """What those take that are accepted already is not given to others."""
+        descriptors = self.descriptors(100, 40)
+        self.owed = 100 - SPARE - 40 - 1
+        self.assertTrue(descriptors.take(1))
+        self.used = 41
+        self.assertFalse(descriptors.take(1))
+        self.owed = 0
+        self.assertTrue(descriptors.take(2))
+
+    def test_none_then_some(self) -> None:
+        """After there were none, one in so many has to be free."""
+        descriptors = self.descriptors(1000 + SPARE, 1000)
+        self.assertFalse(descriptors.take(1))
+        self.used = 1000 - 14
+        self.assertFalse(descriptors.take(1))
+        self.used = 1000 - 15
+        self.assertTrue(descriptors.take(1))
+
+    def test_counted_seldom(self) -> None:
+        descriptors = self.descriptors(100_000, 50_000)
+        for _ in range(6000):
+            self.assertTrue(descriptors.take(1))
+        self.assertEqual(self.counts, 1)
+        # Not with a limit that is another one.
+        self.most = 50_000
+        self.assertFalse(descriptors.take(1))
+
+    def test_not_known(self) -> None:
+        """Then it is the kernel that says so."""
+        for descriptors in (self.descriptors(None), self.descriptors(10, None)):
+            for _ in range(1000):
+                self.assertTrue(descriptors.take(2))
+
+    def test_of_this_process(self) -> None:
+        self.assertTrue(Descriptors(lambda: 0).take(2))
 
 
 @skipUnless(resource, "it takes limits of POSIX")
@@ -41,13 +109,13 @@ class ExhaustedTests(LifeCase):
         for each in silent:
             self.addCleanup(each.close)
         for _ in range(workers):
-            command.wait_for(_PAUSED)
+            command.wait_for(PAUSED)
         # With nothing left, what is there goes on.
         self.all_pump(pumps)
         for each in silent:
             each.close()
         for _ in range(workers):
-            command.wait_for(_AGAIN)
+            command.wait_for(AGAIN)
         # Where those that have gone have yet to be let go of, there may be none left for us again.
         self.until(lambda: self.pauses(command) >= workers)
         self.all_pump(pumps)

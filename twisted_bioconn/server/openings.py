@@ -5,6 +5,7 @@ The ports of a process: each is opened with what its clients get, and closed wit
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 from weakref import WeakSet
 
@@ -15,11 +16,15 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.logger import Logger
 
+from twisted_bioconn._tcp import Port
 from twisted_bioconn._transport import address_text
 from twisted_bioconn.context import ServerOptions
 from twisted_bioconn.endpoints import ServerEndpoint
 from twisted_bioconn.errors import ConfigurationError
 from twisted_bioconn.server.adoption import Held, Sockets, leave
+from twisted_bioconn.server.backends import BackEnds
+from twisted_bioconn.server.descriptors import Descriptors
+from twisted_bioconn.server.relay import RelayFactory
 from twisted_bioconn.server.sites import describe
 
 __all__ = ["Accepted", "Listener", "Opening", "Openings", "services_of", "why_not"]
@@ -78,10 +83,13 @@ class Listener:
 class Accepted:
     """
     The connections that a port has accepted.
+
+    @ivar back_ends: those that they are relayed to, where they are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, back_ends: Iterable[BackEnds] = ()) -> None:
         self._transports: WeakSet[Any] = WeakSet()
+        self.back_ends = tuple(back_ends)
 
     def watch(self, port: Any) -> None:
         """Count what a port accepts from now on.  One of an unknown kind has none to be counted."""
@@ -131,6 +139,7 @@ class Openings:
         self._reactor = reactor
         self._sockets = sockets
         self._accepted: list[Accepted] = []
+        self._descriptors = Descriptors(self._owed)
         self.open: list[Opening] = []
 
     def listen(self, listener: Listener) -> Deferred[Opening]:
@@ -139,8 +148,13 @@ class Openings:
         """
 
         def opened(port: IListeningPort) -> Opening:
-            accepted = Accepted()
+            accepted = Accepted(
+                each.back_ends for each in listener.factories if isinstance(each, RelayFactory)
+            )
             accepted.watch(port)
+            if isinstance(port, Port):
+                takes = 2 if accepted.back_ends else 1
+                port.has_room = partial(self._descriptors.take, takes)
             self._accepted.append(accepted)
             opening = Opening(listener, port, accepted)
             self.open.append(opening)
@@ -197,6 +211,15 @@ class Openings:
     def count(self) -> int:
         """How many connections are open."""
         return sum(each.count for each in self._accepted)
+
+    def _owed(self) -> int:
+        """How many descriptors the connections will take whose back end is not there yet."""
+        relayed = [each for each in self._accepted if each.back_ends]
+        # A port may have several, and several ports the same.
+        back_ends = {each for accepted in relayed for each in accepted.back_ends}
+        members = [each for one in back_ends for each in one.members]
+        there = sum(each.connections + each.pending for each in members)
+        return max(0, sum(each.count for each in relayed) - there)
 
 
 def _stop(port: Any) -> Any:
