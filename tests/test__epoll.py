@@ -11,6 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.reactor_material import HAS_EPOLL, ReactorCase, Reader, discard, epoll, twisteds_reactor
+from twisted_bioconn._room import ROOM
 
 
 class DeadlinesTests(SynchronousTestCase):
@@ -329,6 +330,27 @@ class DeadlinesOfReactorTests(ReactorCase):
         self.reactor.deadlines.soon(self.reactor.stop)
         self.reactor.run(installSignalHandlers=False)
         self.assertTrue(late.active(), "it did not stop at once")
+
+
+class NoMemoryTests(ReactorCase):
+    """There is no memory for what a descriptor has to do."""
+
+    def test_read_and_write(self) -> None:
+        """It is disconnected, and that is counted: there is no memory for a traceback."""
+
+        def exhaust() -> None:
+            raise MemoryError
+
+        for add in (self.reactor.addReader, self.reactor.addWriter):
+            ours, theirs = socket.socketpair()
+            self.opened += [ours, theirs]
+            theirs.send(b"x")
+            reader = Reader(self.reactor, ours, exhaust)
+            lost = ROOM.lost
+            add(reader)
+            self.until(lambda reader=reader: reader.lost)
+            assert reader.lost is not None
+            self.assertEqual(ROOM.lost, lost + 1)
 
 
 class InstallTests(ReactorCase):

@@ -11,6 +11,7 @@ from typing import Any
 
 from cryptography import x509
 from OpenSSL import SSL, _util, crypto
+from twisted.python.monkey import MonkeyPatcher
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.engines import EngineCase, on_both_engines
@@ -290,6 +291,48 @@ class EngineTests(EngineCase):
             _util.lib.BIO_write(client_.connection._from_ssl, data, size)
             self.assertEqual(client_._engine.drain(), data)
             self.assertEqual(client_._engine.drain(), b"")
+
+    def test_no_memory_for_a_bio(self) -> None:
+        """What OpenSSL has no memory for ends the connection: it is not passed over."""
+        for call, result, size, at_once in (
+            ("_BIO_write", -1, 10, False),
+            ("_BIO_write", 3, 10, True),
+            ("_BIO_new_mem_buf", None, 100_000, True),
+        ):
+            client_, server_ = self.opened()
+            server_.write(bytes(size))
+            ciphertext = flush(server_)
+            engine = client_._engine
+            if isinstance(engine, PublicEngine):
+                return
+            patcher = MonkeyPatcher(
+                (_openssl, call, lambda *_, result=result: result or _openssl._NULL)
+            )
+            given = (ciphertext, len(ciphertext))
+            patcher.runWithPatches(
+                self.assertRaises,
+                MemoryError,
+                *((engine.decrypt, *given) if at_once else (engine.feed, ciphertext)),
+            )
+
+    def test_no_memory_for_fresh_bios(self) -> None:
+        """Then those that are there go on."""
+        client_, server_ = self.opened()
+        if isinstance(client_._engine, PublicEngine):
+            return
+        new, left = _openssl._BIO_new, 1
+
+        def some(method: Any) -> Any:
+            nonlocal left
+            left -= 1
+            return new(method) if left >= 0 else _openssl._NULL
+
+        self.patch(_openssl, "_BIO_new", some)
+        self.assertFalse(client_._engine.renew_bios())
+        client_.feed(flush(server_))
+        server_.write(b"hello")
+        client_.feed(flush(server_))
+        self.assertEqual(client_.read(), b"hello")
 
     def test_write_after_forget(self) -> None:
         """OpenSSL refuses to go on after it was told that all is over; that is an error."""

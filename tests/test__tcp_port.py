@@ -20,6 +20,7 @@ from tests.programs import require_ipv6
 from tests.protocol_material import App
 from tests.reactor_material import Made, OneClient, ReactorCase, twisteds_reactor
 from twisted_bioconn import _tcp
+from twisted_bioconn._room import ROOM
 
 
 class FailingSocket:
@@ -401,6 +402,53 @@ class LimitTests(ReactorCase):
             self.turn()
             self.assertEqual(port.numberAccepts, expected)
         self.assertEqual(len(factory.made), 304)
+
+    def test_no_memory(self) -> None:
+        """Where there is none to accept with, the port waits; it is not closed."""
+        factory = Made()
+        port = self.listen(factory)
+        assert isinstance(port, _tcp.Port)
+        there, failures = False, 0
+
+        def has_room() -> bool:
+            nonlocal failures
+            if not there:
+                failures += 1
+                raise MemoryError
+            return True
+
+        port.has_room = has_room
+        peer = self.raw(port)
+        with capturedLogs() as events:
+            self.until(lambda: failures == 2)
+            there = True
+            self.until(lambda: len(factory.made) == 1)
+        self.assertEqual(
+            formatEvent(events[0]),
+            f"accepting nobody on {port.getHost().port} for now: Cannot allocate memory",
+        )
+        del peer
+
+    def test_no_memory_for_one(self) -> None:
+        """A connection that there is no memory for is lost; it is counted, and the port goes on."""
+        lost = ROOM.lost
+        built = 0
+
+        class Once(Made):
+            def buildProtocol(self, addr: Any) -> Any:
+                nonlocal built
+                built += 1
+                if built == 1:
+                    raise MemoryError
+                return super().buildProtocol(addr)
+
+        factory = Once()
+        port = self.listen(factory)
+        self.assertEqual(self.end_of(self.raw(port)), b"")
+        self.assertEqual(ROOM.lost, lost + 1)
+        peer = self.raw(port)
+        self.until(lambda: len(factory.made) == 1)
+        del peer
 
     def test_no_room(self) -> None:
         """Nobody is accepted for whom there is no room, as the one has it who is asked."""

@@ -37,6 +37,7 @@ from tests.protocol_material import (
 from tests.protocol_wire import MemoryConnection, MemorySocket, PlainConnection
 from tests.test_protocol_closing import LARGE
 from twisted_bioconn import _openssl
+from twisted_bioconn._room import ROOM
 from twisted_bioconn.errors import Direction
 from twisted_bioconn.protocol import AlertReceived
 
@@ -94,6 +95,20 @@ class ExceptionTests(ProtocolCase):
                 link.peer.closed = False
             link.settle()
             self.assertEndedBy(link, told)
+
+    def test_no_memory(self) -> None:
+        """Then it is counted: a traceback would take more of what there is none of."""
+
+        def exhaust(app: App) -> None:
+            raise MemoryError
+
+        lost = ROOM.lost
+        link = self.link(App(data=exhaust), answers=False)
+        link.peer.send(b"one")
+        link.settle()
+        self.assertEqual(ROOM.lost, lost + 1)
+        self.assertEqual(link.app.reason.type, MemoryError)
+        self.assertLeftNothing()
 
     def test_after_the_end(self) -> None:
         """In C{dataReceived}, where the transport is lost already."""

@@ -36,6 +36,7 @@ from twisted.python import log
 
 from . import _tcp
 from ._openssl import Inbox
+from ._room import ROOM
 
 __all__ = ["ConnectorReactor", "Deadlines", "install"]
 
@@ -299,22 +300,34 @@ class ConnectorReactor(epollreactor.EPollReactor):
                 try:
                     why = selectable.doRead()
                 except BaseException:
-                    why = sys.exc_info()[1]
-                    log.err()
+                    why = self._failed()
                 if why:
                     self._disconnect(selectable, why, True)
             elif event == EPOLLOUT:
                 try:
                     why = selectable.doWrite()
                 except BaseException:
-                    why = sys.exc_info()[1]
-                    log.err()
+                    why = self._failed()
                 if why:
                     self._disconnect(selectable, why, False)
             else:
                 log.callWithLogger(selectable, self._doReadOrWrite, selectable, fd, event)
 
     doIteration = doPoll
+
+    def _failed(self) -> BaseException | None:
+        """
+        What a selectable has raised is logged.
+
+        @return: why it is to be disconnected.
+        """
+        why = sys.exc_info()[1]
+        if isinstance(why, MemoryError):
+            # A traceback would take more of what there is none of, for each connection.
+            ROOM.is_gone()
+        else:
+            log.err()
+        return why
 
     def _disconnect(self, selectable: Any, why: Any, is_read: bool) -> None:
         try:

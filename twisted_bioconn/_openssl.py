@@ -137,8 +137,9 @@ try:
     from OpenSSL._util import lib as _lib
 
     _NEEDED = (
-        "BIO_get_mem_data BIO_new BIO_new_mem_buf BIO_read BIO_s_mem BIO_set_mem_eof_return "
-        "BIO_write ERR_clear_error SSL_CTX_set_cert_store SSL_CTX_set_tlsext_servername_callback "
+        "BIO_free BIO_get_mem_data BIO_new BIO_new_mem_buf BIO_read BIO_s_mem "
+        "BIO_set_mem_eof_return BIO_write ERR_clear_error SSL_CTX_set_cert_store "
+        "SSL_CTX_set_tlsext_servername_callback "
         "SSL_ERROR_SSL SSL_ERROR_WANT_READ SSL_ERROR_ZERO_RETURN SSL_TLSEXT_ERR_ALERT_FATAL "
         "SSL_do_handshake SSL_set_shutdown SSL_CTX_set1_curves_list SSL_CTX_set1_sigalgs_list "
         "SSL_MODE_ENABLE_PARTIAL_WRITE "
@@ -178,6 +179,7 @@ if HAVE_PRIVATE_NAMES:
     _thread = _ThreadBuffer()
     _buffer = _ffi.buffer
     _NULL = _ffi.NULL
+    _BIO_free = _lib.BIO_free
     _BIO_get_mem_data = _lib.BIO_get_mem_data
     _BIO_new = _lib.BIO_new
     _BIO_new_mem_buf = _lib.BIO_new_mem_buf
@@ -281,7 +283,9 @@ class FastEngine:
         _lib.SSL_set_mode(ssl, _lib.SSL_MODE_RELEASE_BUFFERS)
 
     def feed(self, ciphertext: bytes) -> None:
-        _BIO_write(self._into_ssl, ciphertext, len(ciphertext))
+        if _BIO_write(self._into_ssl, ciphertext, len(ciphertext)) != len(ciphertext):
+            # A memory BIO takes everything, as long as there is memory.
+            raise MemoryError
 
     def handshake(self) -> bool:
         _ERR_clear_error()
@@ -341,7 +345,8 @@ class FastEngine:
         buffer = _thread.cdata
         if count >= _MUCH and buffer is not None and not _BIO_get_mem_data(self._into_ssl, _NULL):
             return self._decrypt_much(ciphertext, count, form)
-        _BIO_write(self._into_ssl, ciphertext, count)
+        if _BIO_write(self._into_ssl, ciphertext, count) != count:
+            raise MemoryError
         # There is one SSL_read, and it fills the buffer as the last thing it does: no callback of
         # OpenSSL's comes in between.
         if buffer is None:
@@ -364,7 +369,10 @@ class FastEngine:
         """
         ssl, thread = self._ssl, _thread
         buffer, thread.cdata = thread.cdata, None
-        self._replace_into(_BIO_new_mem_buf(ciphertext, count))
+        received = _BIO_new_mem_buf(ciphertext, count)
+        if received == _NULL:
+            raise MemoryError
+        self._replace_into(received)
         _BIO_set_mem_eof_return(self._into_ssl, -1)
         _ERR_clear_error()
         filled = 0
@@ -486,6 +494,11 @@ class FastEngine:
         if _BIO_get_mem_data(self._into_ssl, _NULL) or _BIO_get_mem_data(self._from_ssl, _NULL):
             return False
         into, from_ = _BIO_new(_BIO_s_mem()), _BIO_new(_BIO_s_mem())
+        if _NULL in (into, from_):
+            # There is no memory for them: those that it has go on.
+            _BIO_free(into)
+            _BIO_free(from_)
+            return False
         # The SSL object takes both over and frees those that it had.
         _SSL_set_bio(self._ssl, into, from_)
         self.connection._into_ssl = self._into_ssl = into

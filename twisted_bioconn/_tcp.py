@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from twisted.python import log
 from twisted.python.failure import Failure
 
+from ._room import ROOM
 from ._transport import Stream
 
 _ACCEPTS = 64
@@ -225,6 +226,10 @@ class Port(tcp.Port):
                 fd, peer = accept()
             except BlockingIOError:
                 break
+            except MemoryError:
+                # What comes out of here closes the port.
+                self._pause(OSError(ENOMEM, os.strerror(ENOMEM)))
+                return
             except OSError as error:
                 if error.errno in _EXHAUSTED:
                     self._pause(error)
@@ -235,6 +240,8 @@ class Port(tcp.Port):
             accepted += 1
             try:
                 self._accepted(socket.socket(family, _STREAM, 0, fd), peer)
+            except MemoryError:
+                ROOM.is_gone()
             except BaseException:
                 log.err()
         # To be told that there is nobody costs as much as to accept one: do not ask for more than

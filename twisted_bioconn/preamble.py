@@ -42,6 +42,7 @@ from zope.interface import implementer
 
 from ._deadline import clock_of, deadlines_of
 from ._redirect import answer_to, is_request
+from ._room import ROOM
 from ._transport import abort, address_text, one_line
 from .access import AccessRefused, Peer
 from .explanations import FailedHandshake
@@ -336,7 +337,8 @@ class Preamble:
         transport, slot = self.transport, self._slot
         is_tls = isinstance(factory, TLSConnectorFactory)
         following = None
-        if slot is None or not is_tls or slot.begin_handshake():
+        # Most of what a connection takes is taken from here on.
+        if ROOM.is_there() and (slot is None or not is_tls or slot.begin_handshake()):
             following = factory.buildProtocol(self._addr)
         if following is None:
             self._drop()
@@ -486,6 +488,8 @@ class PreambleFactory:
         """
         @see: L{IProtocolFactory.buildProtocol}
         """
+        if not ROOM.is_there():
+            return None
         limiter = self.limiter
         if limiter is None:
             return Preamble(self, addr)

@@ -79,6 +79,7 @@ from ._gate import Gate, GateState
 from ._link import MUCH
 from ._phase import LIVE, Phase
 from ._reasons import AlertReceived, reason_of
+from ._room import ROOM
 from ._transport import Stream, abort, sender, unsent
 from .connector import BEFORE_OPEN, Connector, State, WriteBuffer
 from .errors import PeerError, TruncatedError, UsageError
@@ -331,7 +332,10 @@ class TLSConnectorProtocol(Ending):
 
     def _applicationFailed(self) -> None:
         failure = Failure()
-        _log.failure("Unhandled error in the application's protocol", failure)
+        if failure.check(MemoryError):
+            ROOM.is_gone()
+        else:
+            _log.failure("Unhandled error in the application's protocol", failure)
         if self._link.phase in LIVE:
             self._abortWith(failure)
 

@@ -23,12 +23,13 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from twisted_bioconn import __version__
+from twisted_bioconn._room import ROOM, Room
 from twisted_bioconn.certificates.metrics import CertificateCollector
 from twisted_bioconn.context import ServerOptions
 from twisted_bioconn.limits import Limit
 from twisted_bioconn.server.ledger import OK, Account, ConnectionState, End, Ledger
 
-__all__ = ["ServerCollector", "exposition", "server_registry"]
+__all__ = ["MemoryCollector", "ServerCollector", "exposition", "server_registry"]
 
 
 class ServerCollector(Collector):
@@ -145,6 +146,28 @@ class ServerCollector(Collector):
         ]
 
 
+class MemoryCollector(Collector):
+    """What the lack of memory has come to."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+
+    def collect(self) -> Iterable[Metric]:
+        """
+        @see: L{Collector.collect}
+        """
+        yield CounterMetricFamily(
+            "bioconn_memory_refused",
+            "Connections that were refused because too little memory was left.",
+            value=self._room.refused,
+        )
+        yield CounterMetricFamily(
+            "bioconn_memory_lost",
+            "Connections that were lost because no memory was left.",
+            value=self._room.lost,
+        )
+
+
 def _counter(name: str, documentation: str, *labels: str) -> CounterMetricFamily:
     return CounterMetricFamily(name, documentation, labels=["listener", *labels])
 
@@ -163,6 +186,7 @@ def server_registry(
     registry = CollectorRegistry()
     registry.register(ServerCollector(ledger))
     registry.register(CertificateCollector(options))
+    registry.register(MemoryCollector(ROOM))
     for each in more:
         registry.register(each)
     ProcessCollector(registry=registry)
