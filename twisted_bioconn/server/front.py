@@ -44,6 +44,7 @@ from twisted_bioconn.server.renewal import Renewal
 from twisted_bioconn.server.sites import describe
 from twisted_bioconn.server.systemd import Notifier
 from twisted_bioconn.server.upgrade import Listening, Predecessor, Progress, Successor
+from twisted_bioconn.server.whole_log import keep_log_files_whole
 
 if TYPE_CHECKING:
     from twisted_bioconn.server.forked import Worker, WorkerPort
@@ -176,6 +177,7 @@ class Front(MultiService):
         if not self._begun:
             self.privilegedStartService()
         self._begun = False
+        keep_log_files_whole()
         if self._workers is not None and self._reactor.running:
             raise StartFailed("--workers has come too late: the reactor is running")
         self._adopt_services(self._listeners)

@@ -13,29 +13,31 @@ import fcntl
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import ClassVar
 
-from twisted.logger import globalLogPublisher
 from twisted.python.logfile import LogFile
 from twisted.python.threadable import synchronize
+
+from twisted_bioconn.server.whole_log import WholeLogFile, log_files
 
 __all__ = ["SharedLogFile", "share_log_files"]
 
 
-class SharedLogFile(LogFile):
+class SharedLogFile(WholeLogFile):
     """
     A log file that other processes write to as well. Each line goes to its end; whoever finds it
     long enough rotates it, and the others notice.
     """
 
-    def write(self, data: Any) -> None:
+    synchronized: ClassVar = ["rotate"]
+
+    def rotate_if_long(self) -> None:
         """
-        @see: L{LogFile.write}
+        @see: L{WholeLogFile.rotate_if_long}
         """
         self._follow()
         if self.shouldRotate():
             self._rotate_if(self.shouldRotate)
-        LogFile.write(self, data)
 
     def shouldRotate(self) -> bool:
         """
@@ -114,9 +116,7 @@ def share_log_files() -> None:
     Have the log files that Twisted's log goes to shared with the processes that are started later,
     and with programs that rotate them.
     """
-    # The observers that twistd has begun the log with. Neither they nor it give their parts away.
-    for observer in getattr(globalLogPublisher, "_observers", ()):
-        file = getattr(observer, "_outFile", None)
-        if type(file) is LogFile:
+    for file in log_files():
+        if type(file) in (LogFile, WholeLogFile):
             file.__class__ = SharedLogFile
             file.append()  # type: ignore[attr-defined]
