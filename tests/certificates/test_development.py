@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -147,6 +148,45 @@ class CreationTests(AuthorityCase):
         self.time += 100 * DAY
         self.authority()
         self.assertEqual(self.contents(), before)
+
+    def test_abandoned(self) -> None:
+        """What a crash has left is removed: it holds keys.  What is being written is not."""
+        directory = DevelopmentAuthority(self.mktemp()).directory
+        now = datetime.now(UTC).timestamp()
+        names = (".ca-key.pem.abcd_123", ".leaf.pem.ABCD0123", ".ca.pem.abcdefgh", ".mine.abcdefgh")
+        for name in names:
+            for age, ending in ((3700, ""), (3500, "a" * 8)):
+                path = os.path.join(directory, name[: -len(ending)] + ending if ending else name)
+                with open(path, "wb"):
+                    pass
+                os.utime(path, (now - age, now - age))
+        DevelopmentAuthority(directory)
+        self.assertEqual(
+            sorted(os.listdir(directory)),
+            sorted(
+                [
+                    ".ca-key.pem.aaaaaaaa",
+                    ".ca.pem.aaaaaaaa",
+                    ".leaf.pem.aaaaaaaa",
+                    ".mine.aaaaaaaa",
+                    ".mine.abcdefgh",
+                    "ca-key.pem",
+                    "ca.pem",
+                ]
+            ),
+        )
+
+    def test_unlink_that_fails(self) -> None:
+        """A disk that fails us in the middle gets the same line as one that does at once."""
+
+        def fail(*_: object) -> None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+        self.patch(os, "fsync", fail)
+        self.patch(os, "unlink", fail)
+        path = self.mktemp()
+        error = self.assertRaises(ConfigurationError, write_private, path, b"data")
+        self.assertEqual(str(error), f"{path} cannot be written: Read-only file system")
 
     def test_relative(self) -> None:
         before = os.getcwd()

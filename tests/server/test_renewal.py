@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from twisted_bioconn.certificates import development, loading
 from twisted_bioconn.certificates.development import LEAF_LIFE, DevelopmentAuthority
 from twisted_bioconn.certificates.loading import CertifiedKey
 from twisted_bioconn.errors import ConfigurationError
@@ -43,6 +46,38 @@ class RenewalTests(SynchronousTestCase):
         for previous, following in pairwise(self.used):
             self.assertLess(following.leaf.not_valid_before_utc, previous.not_valid_after)
         self.assertGreater(self.used[-1].not_valid_after, self.now())
+
+    def test_start_on_a_full_disk(self) -> None:
+        """
+        Where the certificate is due and no other can be written, it is served as long as it is
+        good.
+        """
+
+        def full(path: str, data: bytes) -> None:
+            raise ConfigurationError(f"{path} cannot be written: No space left on device")
+
+        self.patch(development, "write_private", full)
+        self.clock.advance((LEAF_LIFE * 0.9).total_seconds())
+        with capturedLogs() as events:
+            renewal = Renewal(self.authority, self.used.append, self.clock)
+        self.assertEqual(self.used[1], self.used[0])
+        self.assertEqual(
+            [formatEvent(event) for event in events],
+            [
+                "the development certificate is not renewed: "
+                f"{os.path.abspath(self.directory)}/leaf.pem cannot be written: No space left on"
+                " device"
+            ],
+        )
+        # There is room again.
+        self.patch(development, "write_private", loading.write_private)
+        renewal.startService()
+        self.clock.advance(1)
+        self.assertNotEqual(self.used[-1], self.used[0])
+        renewal.stopService()
+        self.patch(development, "write_private", full)
+        self.clock.advance((LEAF_LIFE * 1.1).total_seconds())
+        self.assertRaises(ConfigurationError, Renewal, self.authority, self.used.append, self.clock)
 
     def test_failure_is_said_and_tried_again(self) -> None:
         self.renewal.startService()

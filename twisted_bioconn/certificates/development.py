@@ -22,13 +22,14 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from twisted_bioconn.certificates.directory_files import make_folders
+from twisted_bioconn.certificates.directory_files import force, make_folders
 from twisted_bioconn.certificates.loading import (
     CertifiedKey,
     create_private,
     issued,
     load_certificates,
     read_file,
+    remove_abandoned,
     write_private,
     write_public,
 )
@@ -49,6 +50,7 @@ LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 _LONGEST_COMMON_NAME = 64  # characters: RFC 5280, appendix A.1, ub-common-name
 _LONGEST_DNS_NAME = 253  # characters: RFC 1035, section 2.3.4, less what only the wire form has
 _Name = x509.DNSName | x509.IPAddress
+_TEMPORARY = re.compile(r"\.(?:ca|ca-key|leaf)\.pem\.[A-Za-z0-9_]{8}")
 _LABEL = re.compile("[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 
 
@@ -169,7 +171,16 @@ class DevelopmentAuthority:
         if leaf is None:
             leaf = self._issue(wanted, ExtendedKeyUsageOID.SERVER_AUTH)
             write_private(self._leaf_path, leaf.to_pem())
+            force(self.directory)
         self._leaf = leaf
+        return leaf
+
+    def kept_leaf(self, names: Iterable[str] = LOCAL_NAMES) -> CertifiedKey | None:
+        """
+        The certificate in the directory, if it is still good, though it may be due to be renewed:
+        for when L{leaf} cannot do that.
+        """
+        leaf = self._leaf = self._kept(general_names(names), is_due=True)
         return leaf
 
     def seconds_until_renewal(self) -> float:
@@ -191,6 +202,7 @@ class DevelopmentAuthority:
             raise ConfigurationError(
                 f"the directory {self.directory} cannot be made: {error.strerror}"
             ) from error
+        remove_abandoned(self.directory, _TEMPORARY, self._now().timestamp())
         # In this order: whoever sees a certificate sees its key, for the key is there first.
         published = os.path.lexists(self.certificate_path)
         if not os.path.lexists(self._key_path):
@@ -201,6 +213,8 @@ class DevelopmentAuthority:
                 )
             # Where another process was quicker, its pair is what is loaded.
             create_private(self._key_path, _new_authority(self._now()).to_pem())
+            # Nor may a loss of power leave the certificate alone.
+            force(self.directory)
         if not published:
             pair = read_file(self._key_path)
             try:
@@ -208,6 +222,7 @@ class DevelopmentAuthority:
             except ConfigurationError as error:
                 raise ConfigurationError(f"{error}; {self._recovery()}") from None
             write_public(self.certificate_path, certificate.public_bytes(Encoding.PEM))
+            force(self.directory)
 
     def _load(self) -> CertifiedKey:
         for path in (self.certificate_path, self._key_path):
@@ -246,9 +261,11 @@ class DevelopmentAuthority:
                 f" {self._recovery()}"
             )
 
-    def _kept(self, wanted: list[_Name]) -> CertifiedKey | None:
+    def _kept(self, wanted: list[_Name], is_due: bool = False) -> CertifiedKey | None:
         """
         The leaf in the directory, if it will do.
+
+        @param is_due: whether one will that is due to be renewed.
         """
         try:
             leaf = CertifiedKey.from_files(self._leaf_path)
@@ -259,7 +276,9 @@ class DevelopmentAuthority:
             leaf
             if set(names) == {str(name.value) for name in wanted}
             and issued(self._authority.leaf, leaf.leaf)
-            and leaf.leaf.not_valid_before_utc <= self._now() < self._renewal(leaf)
+            and leaf.leaf.not_valid_before_utc
+            <= self._now()
+            < (leaf.not_valid_after if is_due else self._renewal(leaf))
             else None
         )
 

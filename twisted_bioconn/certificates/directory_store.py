@@ -58,7 +58,7 @@ from .directory_files import (
     remove_empty,
     within,
 )
-from .loading import create_private, write_private
+from .loading import ABANDONED, create_private, remove_abandoned, write_private
 from .store import (
     LONGEST_LEASE,
     Lease,
@@ -79,7 +79,6 @@ _INTERVAL = 0.5  # seconds between two looks for changes: they are to be told wi
 _LONGEST_INTERVAL = 60.0  # whatever a look has taken: a disk may have hung once
 _LOOK_SHARE = 20  # an idle store is looked at for one part in so many of the time
 
-_ABANDONED = 3600.0  # seconds after which a temporary file is one that a crash has left
 _TEMPORARY = re.compile(r"\.(?:.+\.value|[0-9]+)\.[A-Za-z0-9_]{8}")
 
 
@@ -334,18 +333,14 @@ class DirectoryStore(Store):
         Remove the temporary files that a crash has left: they hold secrets; and directories that
         have been empty for long.
         """
-        oldest = self._now() - _ABANDONED
+        now = self._now()
+        oldest = now - ABANDONED
         empty: list[str] = []
         for folder, folders, files in os.walk(self.path):
             if not folders and not files and not folder.endswith(".lease"):
                 empty.append(folder)
             folders[:] = filter(FOLDER.fullmatch, folders)
-            for file in files:
-                if _TEMPORARY.fullmatch(file) is not None:
-                    path = os.path.join(folder, file)
-                    with suppress(OSError):
-                        if os.lstat(path).st_mtime < oldest:
-                            os.unlink(path)
+            remove_abandoned(folder, _TEMPORARY, now)
         for folder in empty:
             with suppress(OSError):
                 if os.lstat(folder).st_mtime < oldest:

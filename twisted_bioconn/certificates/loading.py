@@ -55,6 +55,9 @@ LONGEST_CHAIN = 10
 
 _MOST_ISSUERS = 100  # of one name, each to be told from the others by a signature
 
+ABANDONED = 3600.0
+"""Seconds after which a temporary file is one that a crash has left."""
+
 AUTHORITY_SUFFIXES = (".pem", ".crt", ".cer")
 """The files of a directory of authorities that count."""
 
@@ -167,8 +170,24 @@ def _write(path: str, data: bytes, mode: int, publish: Callable[[str, str], None
         raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from error
     finally:
         if temporary is not None:
-            with suppress(FileNotFoundError):  # os.replace has moved it
+            with suppress(OSError):  # os.replace has moved it, or the disk fails us
                 os.unlink(temporary)
+
+
+def remove_abandoned(directory: str, is_temporary: re.Pattern[str], now: float) -> None:
+    """
+    Remove the temporary files that a crash has left in a directory: they hold secrets.
+
+    @param is_temporary: matches the whole name of one.
+    @param now: the present time, in seconds since the epoch.
+    """
+    with suppress(OSError):
+        for name in os.listdir(directory):
+            if is_temporary.fullmatch(name) is not None:
+                path = os.path.join(directory, name)
+                with suppress(OSError):
+                    if os.lstat(path).st_mtime < now - ABANDONED:
+                        os.unlink(path)
 
 
 @frozen

@@ -44,7 +44,16 @@ class Renewal(Service):
         self._names = tuple(names)
         self._timer: IDelayedCall | None = None
         self.renewed: Callable[[], object] | None = None
-        use(authority.leaf(self._names))
+        try:
+            first = authority.leaf(self._names)
+        except ConfigurationError as error:
+            # As long as there is one that is good, a disk that is full keeps nobody from serving.
+            kept = authority.kept_leaf(self._names)
+            if kept is None:
+                raise
+            first = kept
+            self._log.error("the development certificate is not renewed: {error}", error=error)
+        use(first)
 
     def startService(self) -> None:
         """
