@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from threading import Thread
 from typing import Any
 
@@ -330,6 +331,22 @@ class DeadlinesOfReactorTests(ReactorCase):
         self.reactor.deadlines.soon(self.reactor.stop)
         self.reactor.run(installSignalHandlers=False)
         self.assertTrue(late.active(), "it did not stop at once")
+
+
+class ClockTests(ReactorCase):
+    """What time it is."""
+
+    def test_that_nobody_sets(self) -> None:
+        """Deadlines run on a clock that nobody sets; what it tells looks like a date."""
+        self.assertLess(abs(self.reactor.seconds() - time.time()), 60)
+        called: list[str] = []
+        for ask in (self.reactor.callLater, self.reactor.deadlines.callLater):
+            ask(1000, called.append, "due")
+        self.turn(2)
+        self.assertEqual(called, [])
+        passed = time.monotonic() + 1001
+        self.patch(epoll, "_monotonic", lambda: passed)
+        self.until(lambda: len(called) == 2)
 
 
 class NoMemoryTests(ReactorCase):

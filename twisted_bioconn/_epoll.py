@@ -20,6 +20,7 @@ out again.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from errno import EINTR
 from heapq import heappop, heappush
@@ -41,6 +42,7 @@ from ._room import ROOM
 __all__ = ["ConnectorReactor", "Deadlines", "install"]
 
 _log = Logger()
+_monotonic = time.monotonic
 
 _EVENTS = 256
 """Events that are taken from the kernel at once.  Python allocates for as many each time."""
@@ -160,9 +162,23 @@ class ConnectorReactor(epollreactor.EPollReactor):
     """
 
     def __init__(self) -> None:
+        # Before anything asks for it.
+        self._epoch = time.time() - time.monotonic()
         super().__init__()  # type: ignore[no-untyped-call]
         self.deadlines = Deadlines(self.seconds)
         self.inbox = Inbox()
+
+    def seconds(self) -> float:
+        """
+        What time it is: seconds since the epoch, as far as that was known when the reactor was
+        made.
+
+        With Twisted's own, which is the system's clock, each deadline of each connection is due
+        when somebody sets that forward, and none is for as long as it was set back.
+
+        @see: L{twisted.internet.interfaces.IReactorTime.seconds}
+        """
+        return self._epoch + _monotonic()
 
     def listenTCP(
         self, port: int, factory: IProtocolFactory, backlog: int = 50, interface: str = ""
