@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 
 from ._engine import Buffer, Form, copy_of, data_of
 from ._phase import Phase
+from ._transport import unsent
 from .connector import Connector, State
 from .errors import PeerError
 
@@ -26,6 +27,25 @@ _OPEN = State.OPEN
 
 MUCH = 32 * 1024
 """Bytes sent at once that OpenSSL's buffers grow for."""
+
+MOST_BARREN = 128 * 1024
+"""
+Bytes in a row in which a peer may have nothing for the application: eight of the longest records,
+some hundred session tickets, or some thousand key updates.  OpenSSL has a limit for alerts and
+empty records, and takes key updates, renegotiation that it refuses, and tickets without end.
+"""
+
+MOST_ANSWERED = 64 * 1024
+"""
+Bytes that OpenSSL may answer by itself to a peer that does not read.  Nobody is paused for them, as
+nobody has written them.
+"""
+
+LOOK = 64 * 1024
+"""
+Bytes that come until it is looked whether OpenSSL has answered by itself.  With data behind it, a
+key update is not seen, and the application may have nothing to say.
+"""
 
 
 class Link:
@@ -45,6 +65,11 @@ class Link:
     """
 
     __slots__ = (
+        "_answered",
+        "_answered_at",
+        "_barren",
+        "_barren_at",
+        "_look_at",
         "connector",
         "deadline",
         "delivering",
@@ -59,6 +84,12 @@ class Link:
 
     connector: Connector | None
     deadline: Any
+    _answered: int
+    """Bytes that OpenSSL has answered by itself since C{_answered_at}."""
+    _answered_at: int
+    """So many bytes had been written then, and they are not all sent."""
+    _barren: int
+    """Bytes that came last, in a row, with nothing for the application."""
     refused: Failure | None
     form: Form
     forward: Callable[[Any, int], None] | None
@@ -69,6 +100,8 @@ class Link:
     def __init__(self) -> None:
         self.connector = self.deadline = self.refused = self.tls = None
         self.delivering = self.paused = False
+        self._answered = self._answered_at = self._barren = self._barren_at = 0
+        self._look_at = LOOK
         self.form = Form.BYTES
         self.forward = None
         self.phase = Phase.NEW
@@ -93,12 +126,20 @@ class Link:
             tls.dataReceived(copy_of(data, count))
             return
         self.delivering = True
-        self.deadline.received += count
+        self.deadline.received = received = self.deadline.received + count
         try:
+            if received > self._look_at:
+                # Not after it is decrypted: that is good until the next call.
+                self._look_at = received + LOOK
+                connector.collect()
             plaintext = connector.decrypt(data, count, self.form)
+            if connector.has_output:
+                self._bound_answers(connector.pending_ciphertext)
             if not plaintext or self.refused is not None or connector.state is not _OPEN:
                 if type(plaintext) is tuple:
                     plaintext = copy_of(*plaintext)
+                if not plaintext:
+                    self._bound_barren(count)
                 tls._deliver(connector, bytes(plaintext))
             else:
                 try:
@@ -116,6 +157,47 @@ class Link:
                 tls.flush()
             if self.paused:
                 tls._holdTransport()
+
+    def read(self, connector: Connector, count: int) -> bytes:
+        """
+        Read what was fed.
+
+        @param count: how many bytes, which the deadline has counted already.
+        @raise PeerError: as L{Connector.read} does; or the peer brings, or has us send, too much
+            that is not of the application.
+        """
+        before = connector.pending_ciphertext
+        plaintext = connector.read()
+        answered = connector.pending_ciphertext - before
+        if answered:
+            self._bound_answers(answered)
+        if not plaintext:
+            self._bound_barren(count)
+        return plaintext
+
+    def _bound_barren(self, count: int) -> None:
+        """Bytes have come with nothing in them for the application."""
+        received = self.deadline.received
+        # Nothing is done for bytes with something in them: they show in what was counted.
+        self._barren = count + (self._barren if received - count == self._barren_at else 0)
+        self._barren_at = received
+        if self._barren > MOST_BARREN:
+            raise PeerError(
+                f"the peer has sent {self._barren} bytes of key updates or the like, and no data"
+            )
+
+    def _bound_answers(self, count: int) -> None:
+        """OpenSSL has answered by itself, and that is to be sent."""
+        written = self.deadline.written
+        # What was written after something that is not sent yet is not sent either.
+        if written - unsent(self.tls.transport) >= self._answered_at:
+            self._answered, self._answered_at = 0, written
+        self._answered += count
+        if self._answered > MOST_ANSWERED:
+            raise PeerError(
+                f"the peer does not read {self._answered} bytes of answers to key updates or the"
+                " like"
+            )
 
     def send(self, data: Buffer) -> None:
         """

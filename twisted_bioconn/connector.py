@@ -80,7 +80,6 @@ __all__ = [
     "WriteBufferLike",
 ]
 
-
 # The states in groups, for the questions that are asked of them on every call.
 _OPEN = State.OPEN
 """A global name is cheaper than an attribute of an Enum."""
@@ -331,7 +330,7 @@ class Connector:
                 self._raise(error)
         else:
             # To read may have made OpenSSL write: the answer to a key update.
-            self._collect()
+            self.collect()
             if closed and self.state in _READABLE:
                 self._go(Step.REMOTE_CLOSE)
         finally:
@@ -470,6 +469,14 @@ class Connector:
         outgoing, self._outgoing = self._outgoing, []
         return b"".join(outgoing)
 
+    def collect(self) -> bytes:
+        """See what OpenSSL has written by itself: L{take} gives it later."""
+        ciphertext = self._engine.drain()
+        if ciphertext:
+            self._outgoing.append(ciphertext)
+            self.has_output = True
+        return ciphertext
+
     def end_of_wire(self) -> None:
         """
         The wire has ended: no ciphertext will come.
@@ -519,8 +526,8 @@ class Connector:
         """
         End our direction: close_notify goes out after all that was written.
 
-        While the handshake is not done this waits for it.  The peer's direction goes on.  To
-        call it again changes nothing.
+        While the handshake is not done this waits for it.  The peer's direction goes on.  To call
+        it again changes nothing.
         """
         if self._close_asked or self.state not in _WRITABLE:
             return
@@ -587,7 +594,7 @@ class Connector:
                 self._raise(error)
             finally:
                 self._inside = False
-            self._collect()
+            self.collect()
             if self.error is not None:
                 # A callback has seen the end of the wire.
                 self._raise()
@@ -617,7 +624,7 @@ class Connector:
         # handshake in two records.
         self._must_read = taken < len(plaintext)
         self._blocked = plaintext[taken:] if self._must_read else b""
-        self._collect()
+        self.collect()
 
     def _write_close(self) -> None:
         while self._blocked or len(self._buffer):
@@ -631,21 +638,14 @@ class Connector:
         except Exception as error:
             self._fail(error)
             self._raise(error)
-        self._collect()
+        self.collect()
         self._must_read = not written
         if written:
             self._go(Step.LOCAL_CLOSE)
 
-    def _collect(self) -> bytes:
-        ciphertext = self._engine.drain()
-        if ciphertext:
-            self._outgoing.append(ciphertext)
-            self.has_output = True
-        return ciphertext
-
     def _fail(self, error: Exception, last_fed: bytes = b"") -> None:
         """Fail, and say which alert it was, which way it went, and what was wrong."""
-        sent = self._collect()
+        sent = self.collect()
         if self.error is not None:
             # A callback has seen the end of the wire.
             return

@@ -220,7 +220,7 @@ class TLSConnectorProtocol(Ending):
             else:
                 connector.feed(data)
             if not self._link.paused or self._link.phase is Phase.CLOSING:
-                self._deliver(connector, connector.read())
+                self._deliver(connector, self._link.read(connector, len(data)))
         except PeerError as error:
             self._failed(error)
         finally:
