@@ -8,6 +8,8 @@ records are made by hand here (L{tests.records}).
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
+from functools import partial
 
 from OpenSSL import SSL
 
@@ -15,12 +17,14 @@ from tests.engines import EngineCase, on_both_engines
 from tests.records import (
     ALERT,
     APPLICATION_DATA,
+    CHANGE_CIPHER_SPEC,
     HANDSHAKE,
     KEY_UPDATE,
     KeyLog,
     Records12,
     Records13,
     message,
+    record,
     split,
 )
 from tests.tls_material import (
@@ -297,6 +301,64 @@ class TicketTests(ForgedCase):
         self.assertEqual(loop.server_error.alert, "decode_error")
 
 
+def meet_12(raw_is_client: bool) -> tuple[SSL.Connection, Connector]:
+    """A bare OpenSSL connection that renegotiates, and a connector, which speak TLS 1.2."""
+    trusted = [authority().certificate]
+    for_client = context(True, trusted=trusted, versions=(TLS12, TLS12))
+    for_server = context(False, own=server(), versions=(TLS12, TLS12))
+    client, server_ = client_connection(for_client), server_connection(for_server)
+    raw = client if raw_is_client else server_
+    ours = Connector(server_ if raw_is_client else client, not raw_is_client)
+    while ours.state is not State.OPEN:
+        for piece in iter(ours.take, b""):
+            raw.bio_write(piece)
+        with contextlib.suppress(SSL.WantReadError):
+            raw.do_handshake()
+        with contextlib.suppress(SSL.WantReadError):
+            ours.feed(raw.bio_read(65536))
+    for piece in iter(ours.take, b""):
+        raw.bio_write(piece)
+    with contextlib.suppress(SSL.WantReadError):
+        raw.do_handshake()
+    return raw, ours
+
+
+def taken(ours: Connector, seal: Callable[[], bytes]) -> int:
+    """How many of such records in a row a connector takes, with nothing read from them."""
+    for count in range(1000):
+        try:
+            ours.feed(seal())
+            if ours.read():
+                raise AssertionError("there was data in it")
+        except PeerError:
+            return count
+    raise AssertionError("it takes them all")
+
+
+@on_both_engines
+class NothingTests(ForgedCase):
+    """
+    Records with nothing in them, of which OpenSSL itself takes no more than a few in a row: ours
+    relies on that.
+    """
+
+    def test_limits_of_openssl(self) -> None:
+        """Records of no bytes, warnings, and a change_cipher_spec that comes late."""
+        for kind, content, most in ((APPLICATION_DATA, b"", 32), (ALERT, b"\1\x5a", 5)):
+            loop, records = self.forge(from_client=True)
+            seal = partial(records.seal, kind, content)
+            self.assertLessEqual(taken(loop.server, seal), most)
+        loop, _ = self.forge(from_client=True)
+        self.assertEqual(taken(loop.server, lambda: record(CHANGE_CIPHER_SPEC, b"\1")), 0)
+
+    def test_limits_of_openssl_in_tls_1_2(self) -> None:
+        """The same there."""
+        for kind, content, most in ((APPLICATION_DATA, b"", 32), (ALERT, b"\1\x5a", 5)):
+            raw, ours = meet_12(raw_is_client=True)
+            records = Records12(raw, from_client=True)
+            self.assertLessEqual(taken(ours, partial(records.seal, kind, content)), most)
+
+
 @on_both_engines
 class RenegotiationTests(EngineCase):
     """
@@ -304,31 +366,10 @@ class RenegotiationTests(EngineCase):
     section 7.2.2), after which a peer may go on.  OpenSSL gives up.
     """
 
-    def meet(self, raw_is_client: bool) -> tuple[SSL.Connection, Connector]:
-        """A bare OpenSSL connection that renegotiates, and a connector, with an open connection."""
-        trusted = [authority().certificate]
-        for_client = context(True, trusted=trusted, versions=(TLS12, TLS12))
-        for_server = context(False, own=server(), versions=(TLS12, TLS12))
-        client, server_ = client_connection(for_client), server_connection(for_server)
-        raw = client if raw_is_client else server_
-        ours = Connector(server_ if raw_is_client else client, not raw_is_client)
-        while ours.state is not State.OPEN:
-            for piece in iter(ours.take, b""):
-                raw.bio_write(piece)
-            with contextlib.suppress(SSL.WantReadError):
-                raw.do_handshake()
-            with contextlib.suppress(SSL.WantReadError):
-                ours.feed(raw.bio_read(65536))
-        for piece in iter(ours.take, b""):
-            raw.bio_write(piece)
-        with contextlib.suppress(SSL.WantReadError):
-            raw.do_handshake()
-        return raw, ours
-
     def test_asked_by_the_peer(self) -> None:
         """It is refused, both ways round, and the connection is as it was."""
         for raw_is_client in (True, False):
-            raw, ours = self.meet(raw_is_client)
+            raw, ours = meet_12(raw_is_client)
             self.assertTrue(raw.renegotiate())
             with contextlib.suppress(SSL.WantReadError):
                 raw.do_handshake()
@@ -346,7 +387,7 @@ class RenegotiationTests(EngineCase):
 
     def test_asked_again_and_again(self) -> None:
         """Each is refused; nothing is begun, and no answer is larger than the question."""
-        raw, ours = self.meet(raw_is_client=False)
+        raw, ours = meet_12(raw_is_client=False)
         records = Records12(raw, from_client=False)
         # A server's first records were its ticket, in the clear, and its finished message.
         request = message(0, b"")
@@ -365,14 +406,14 @@ class RenegotiationTests(EngineCase):
     def test_not_begun_by_us(self) -> None:
         """Whoever reaches through to our own OpenSSL connection cannot begin it either."""
         for raw_is_client in (True, False):
-            _, ours = self.meet(raw_is_client)
+            _, ours = meet_12(raw_is_client)
             error = self.assertRaises(SSL.Error, ours.connection.renegotiate)
             self.assertIn("no renegotiation", str(error))
             self.assertIs(ours.state, State.OPEN)
 
     def test_answer_of_the_peer(self) -> None:
         """A peer that answers a question which nobody asked breaks the rules."""
-        raw, ours = self.meet(raw_is_client=True)
+        raw, ours = meet_12(raw_is_client=True)
         records = Records12(raw, from_client=True)
         ours.feed(records.seal(ALERT, b"\x01\x64"))
         failure = self.assertRaises(PeerError, ours.read)
