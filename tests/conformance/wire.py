@@ -64,7 +64,7 @@ class Wire:
         """
         self.ports = ports
         self.where = where
-        self.socket = socket.create_connection(("127.0.0.1", ports[where]), timeout=PATIENCE)
+        self.socket = self.connect(("127.0.0.1", ports[where]))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.version = 0
         self.writer: Direction | None = None
@@ -73,6 +73,10 @@ class Wire:
         self.sizes: list[int] = []
         self.changed = 0
         self._wire = b""
+
+    def connect(self, address: tuple[str, int]) -> socket.socket:
+        """Make the connection."""
+        return socket.create_connection(address, timeout=PATIENCE)
 
     def __enter__(self) -> Self:
         return self

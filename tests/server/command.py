@@ -62,6 +62,7 @@ class Command:
             text=True,
         )
         self._errors: list[str] = []
+        self._reader: Thread | None = None
         assert self._process.stderr is not None
         self._listener = Thread(target=self._listen, args=(self._process.stderr,))
         self._listener.start()
@@ -134,6 +135,19 @@ class Command:
                 return match
         raise AssertionError(f"it ended without: {pattern.pattern}\n{self._said()}")
 
+    def read_on(self) -> None:
+        """
+        Read all that it writes from now on, which L{wait_for} finds no more: one that says more
+        than a pipe holds would wait for us.
+        """
+        self._reader = Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.lines.append(line.rstrip("\n"))
+
     def terminate(self) -> int:
         """
         Tell it to end.
@@ -154,6 +168,8 @@ class Command:
         @return: its exit status.
         """
         assert self._process.stdout is not None
+        if self._reader is not None:
+            self._reader.join()
         self.lines += self._process.stdout.read().splitlines()
         return self._process.wait()
 
@@ -174,6 +190,8 @@ class Command:
         self._process.wait()
         self._watchdog.cancel()
         self._listener.join()
+        if self._reader is not None:
+            self._reader.join()
         for stream in (self._process.stdout, self._process.stderr):
             assert stream is not None
             stream.close()
