@@ -458,6 +458,11 @@ DAMAGE = [
     Failing(Cause.UNEXPECTED_MESSAGE, fault("TLSv1.3 client's message of no kind"), "no place"),
     Failing(
         Cause.UNEXPECTED_MESSAGE,
+        fault("TLSv1.3 client's changes of keys"),
+        "has no place at that point of a handshake: unexpected ccs message",
+    ),
+    Failing(
+        Cause.UNEXPECTED_MESSAGE,
         tls12_fault("TLSv1.2 client's data at the end"),
         "has no place at that point of a handshake: data between ccs and finished",
     ),

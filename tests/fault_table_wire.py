@@ -11,6 +11,7 @@ from tests.faults import (
     client_of,
     damaged,
     flip,
+    flush,
     in_clear,
     in_client_flight,
     in_hello,
@@ -51,9 +52,29 @@ def flipped_ending(version: int, by_client: bool) -> Callable[[], Loopback]:
     return make
 
 
+def changes_of_keys() -> Loopback:
+    """TLS 1.3: a client's change_cipher_spec comes again and again, and no finished message."""
+    loop = meet(client_of(TLS13), server_of(TLS13))
+    loop.server.feed(loop.client.take())
+    loop.client.feed(flush(loop.server))
+    # Its finished message is lost.
+    flush(loop.client)
+    loop.to_server.put(record(CHANGE_CIPHER_SPEC, b"\1") * 100)
+    loop.pump()
+    return loop
+
+
 def in_handshake() -> list[Fault]:
     """Messages of the handshake that are wrong."""
-    faults: list[Fault] = []
+    faults = [
+        Fault(
+            "TLSv1.3 client's changes of keys",
+            changes_of_keys,
+            "server",
+            "unexpected_message",
+            "unexpected ccs message",
+        )
+    ]
 
     def server_flight(name: str, change: object, alert: str, sentence: str) -> None:
         make = lambda: in_server_flight(change)  # type: ignore[arg-type]  # noqa: E731

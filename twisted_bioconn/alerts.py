@@ -113,6 +113,7 @@ _ALERT_OF_REASON: dict[str, str] = {
     "excessive message size": "illegal_parameter",
     "unexpected message": "unexpected_message",
     "unexpected record": "unexpected_message",
+    "unexpected ccs message": "unexpected_message",
     "not on record boundary": "unexpected_message",
     "app data in handshake": "unexpected_message",
     "data between ccs and finished": "unexpected_message",

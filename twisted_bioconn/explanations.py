@@ -318,6 +318,7 @@ _OF_REASON: dict[str, Cause] = {
     "invalid record type": _UNEXPECTED,
     "mixed handshake and non handshake data": _UNEXPECTED,
     "not on record boundary": _UNEXPECTED,
+    "unexpected ccs message": _UNEXPECTED,
     "unexpected message": _UNEXPECTED,
     "unexpected record": _UNEXPECTED,
     "unsolicited extension": _UNEXPECTED,
