@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import socket
 import ssl
@@ -11,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from threading import Event
 
 from twisted.trial.unittest import SkipTest
 
@@ -77,8 +77,10 @@ def _back_end(serve: Callable[[socket.socket], object]) -> Callable[[Ground], st
 
 
 def _never_reads(end: socket.socket) -> None:
-    # It is closed from outside.
-    Event().wait(PATIENCE)
+    waiting = select.poll()
+    # It waits for an end, of any kind, and for that alone.
+    waiting.register(end, select.POLLRDHUP)
+    waiting.poll(1000 * PATIENCE)
 
 
 def _half(end: socket.socket) -> None:

@@ -23,7 +23,7 @@ from functools import cached_property
 from threading import Timer
 
 import attrs
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.certificates.load_material import SLOW
 from tests.peers.processes import free_port
@@ -33,10 +33,13 @@ from tests.server.test_growth import resident
 __all__ = ["Flood", "Ground", "Honest", "Outcome", "measure"]
 
 ALONE = 2.0 if SLOW else 0.5
-"""Seconds for which honest clients are alone."""
+"""Seconds for which honest clients are alone, and a flood goes on at the least."""
 
 PATIENCE = 120.0
 """Seconds in which the server has to be as it was; how fast a machine is, is not meant."""
+
+DESCRIPTORS = 1000 if not SLOW else 6000
+"""What a process may have at a time, at the least."""
 
 MEBIBYTE = 1024 * 1024
 
@@ -269,8 +272,14 @@ class Ground:
 
 
 def _raise_limit() -> None:
-    """As many descriptors as there may be, for us and for those that we start."""
+    """
+    As many descriptors as there may be, for us and for those that we start.
+
+    @raise SkipTest: these are not enough.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < DESCRIPTORS:
+        raise SkipTest(f"it takes {DESCRIPTORS} descriptors")
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
@@ -296,7 +305,7 @@ def measure(case: SynchronousTestCase, flood: Flood) -> Outcome:
         size, seen = ground.size, ground.metrics()
         ground.connections = 0
         with ground.asking() as told:
-            extent = flood.how(ground)
+            extent = _comes(ground)
         all_beside += told
         after = _settled(ground, before)
         counted = ground.metrics() - seen
@@ -308,6 +317,7 @@ def measure(case: SynchronousTestCase, flood: Flood) -> Outcome:
             number == ground.connections,
             f"{ground.connections} connections have come, and {number} were counted",
         )
+        ground.must(not counted["unknown"], "a handshake has failed for a reason with no name")
         ended = sum(number for word, number in counted.items() if word.startswith("ended "))
         ground.must(ended == counted["ok"], f"{counted['ok']} were let in, and {ended} have ended")
         counted.subtract({"ok": told[0].connections, "ended closed": told[0].connections})
@@ -335,6 +345,15 @@ def measure(case: SynchronousTestCase, flood: Flood) -> Outcome:
     return outcome
 
 
+def _comes(ground: Ground) -> str:
+    """Have the flood come, as often as it takes for there to be one; its extent."""
+    began, times = time.monotonic(), 0
+    while not times or time.monotonic() < began + ALONE:
+        times += 1
+        extent = ground.flood.how(ground)
+    return f"{times} x ({extent})" if times > 1 else extent
+
+
 def _settled(ground: Ground, before: int | None) -> int:
     """
     Wait until the server has no more descriptors open than before; at first, until they are the
@@ -355,7 +374,7 @@ def _end(ground: Ground, outcome: Outcome) -> None:
     """The server ends in good order, and has said nothing that it should not."""
     command = ground.command
     before, after = outcome.descriptors
-    ground.must(after == before, f"it had {before} descriptors, and has {after}")
+    ground.must(after <= before, f"it had {before} descriptors, and has {after}")
     ground.must(outcome.beside.made > 0, "honest clients have asked for nothing")
     ground.must(not outcome.beside.lost, f"honest clients have lost: {outcome.beside.lost[:3]}")
     status = command.terminate()

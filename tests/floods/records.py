@@ -197,7 +197,7 @@ class FloodingBackEnd:
         for each in self.KINDS:
             self._next.put(each)
             client = tls(self._ground)
-            self._ground.must(is_ended(client, PATIENCE), f"{each[0]}: its client goes on")
+            self._ground.must(is_ended(client), f"{each[0]}: its client goes on")
             client.close()
             told.append(self._told.get(timeout=PATIENCE))
         return "; ".join(told)
