@@ -42,6 +42,11 @@ def make_material(directory: Path) -> Material:
     authority = (
         _builder(authority_name, authority_name, authority_key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        # To sign certificates and lists of revoked ones.
+        .add_extension(x509.KeyUsage(*[False] * 5, True, True, False, False), critical=True)
+        .add_extension(
+            x509.SubjectKeyIdentifier.from_public_key(authority_key.public_key()), critical=False
+        )
         .sign(authority_key, SHA256())
     )
     key = ec.generate_private_key(ec.SECP256R1())
@@ -52,6 +57,10 @@ def make_material(directory: Path) -> Material:
         _builder(_name("localhost"), authority_name, key.public_key())
         .add_extension(names, critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()),
+            critical=False,
+        )
         .sign(authority_key, SHA256())
     )
     material = Material(

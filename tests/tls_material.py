@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
@@ -25,6 +25,8 @@ TLS13 = SSL.TLS1_3_VERSION
 VERSIONS = (TLS12, TLS13)
 VERSION_NAMES = {TLS12: "TLSv1.2", TLS13: "TLSv1.3"}
 FOR_SERVERS = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+# To sign certificates and lists of revoked ones: the two after digital_signature and four more.
+FOR_AUTHORITIES = x509.KeyUsage(*[False] * 5, True, True, False, False)
 FOR_CLIENTS = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
 
 
@@ -101,6 +103,10 @@ def certificate(
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     if usage is not None:
         builder = builder.add_extension(usage, critical=False)
+    given = {type(extension) for extension, _ in extensions}
+    for extension, critical in _as_issued(key, issuer, ca):
+        if type(extension) not in given:
+            builder = builder.add_extension(extension, critical)
     if ballast:
         oid = x509.ObjectIdentifier("1.3.6.1.4.1.55555.1")
         unknown = x509.UnrecognizedExtension(oid, b"\0" * ballast)
@@ -110,6 +116,22 @@ def certificate(
     if isinstance(signing, ed25519.Ed25519PrivateKey):
         return builder.sign(signing, None)
     return builder.sign(signing, hash or SHA256())
+
+
+def _as_issued(
+    key: Key, issuer: Party | None, ca: bool
+) -> Iterator[tuple[x509.ExtensionType, bool]]:
+    """
+    What RFC 5280, 4.2.1.1 to 4.2.1.3, wants of whoever issues certificates. Python's C{ssl} accepts
+    no other since 3.13, and OpenSSL where it is told to be strict.
+    """
+    if issuer is not None:
+        # Of its certificate: a test may have another key sign, in its name.
+        above = x509.SubjectKeyIdentifier.from_public_key(issuer.certificate.public_key())
+        yield x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(above), False
+    if ca:
+        yield x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False
+        yield FOR_AUTHORITIES, True
 
 
 @cache
