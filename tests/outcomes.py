@@ -1,15 +1,17 @@
 """
 Run tests as trial does, and say in a file what became of each.
 
-C{python -m tests.outcomes [--reactor NAME] [--in-place MODULE] REPORT TEST...}, as trial's own
-command line, but the report is JSON (L{Report}).
+C{python -m tests.outcomes [--reactor NAME] [--loop MODULE] [--in-place MODULE] REPORT TEST...}, as
+trial's own command line, but the report is JSON (L{Report}).
 """
 
 from __future__ import annotations
 
+import asyncio
 import faulthandler
 import json
 import time
+import warnings
 from argparse import ArgumentParser
 from importlib import import_module
 from typing import Any, TextIO, TypedDict
@@ -29,9 +31,13 @@ class Outcome(TypedDict):
 
 
 class Report(TypedDict):
-    """The class that Twisted's C{TLSMemoryBIOFactory} stood for, and each test by its id."""
+    """
+    The class that Twisted's C{TLSMemoryBIOFactory} stood for, the reactor's class, with that of its
+    event loop where it is on asyncio, and each test by its id.
+    """
 
     factory: str
+    reactor: str
     outcomes: dict[str, Outcome]
 
 
@@ -117,10 +123,30 @@ def put_in_place(module: str) -> None:
             setattr(tests, name, ours)
 
 
+def use_loop(module: str) -> None:
+    """
+    Have asyncio make the event loops of a module, as C{uvloop}.
+    """
+    with warnings.catch_warnings():
+        # Python 3.14 and newer say that there will be no policies, and have no other way for a
+        # program that does not make the loop itself.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        asyncio.set_event_loop_policy(import_module(module).EventLoopPolicy())
+
+
+def reactor_name() -> str:
+    """The class of the reactor that is installed, and of its event loop if it has one."""
+    reactor: Any = import_module("twisted.internet.reactor")
+    loop = getattr(reactor, "_asyncioEventloop", None)
+    name = type(reactor).__name__
+    return name if loop is None else f"{name} on {type(loop).__module__}.{type(loop).__name__}"
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Do what the command line says."""
     parser = ArgumentParser("python -m tests.outcomes")
     parser.add_argument("--reactor", help="the short name of the reactor to run on")
+    parser.add_argument("--loop", metavar="MODULE", help="whose event loops asyncio is to make")
     parser.add_argument("--in-place", metavar="MODULE", help="where to put our two classes")
     parser.add_argument("--temp-directory", default="_trial_temp")
     parser.add_argument("--limit", type=float, default=1300, help="seconds for all, then exit")
@@ -129,6 +155,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     # A test that loops for ever is not left by trial's own time limits.
     faulthandler.dump_traceback_later(options.limit, exit=True)
+    if options.loop is not None:
+        use_loop(options.loop)
     if options.reactor is not None:
         installReactor(options.reactor)
     if options.in_place is not None:
@@ -136,7 +164,8 @@ def main(arguments: list[str] | None = None) -> None:
     outcomes = run(options.tests, options.temp_directory)
     factory = f"{tls.TLSMemoryBIOFactory.__module__}.{tls.TLSMemoryBIOFactory.__qualname__}"
     with open(options.report, "w", encoding="utf-8") as report:
-        json.dump(Report(factory=factory, outcomes=outcomes), report, indent=1)
+        told = Report(factory=factory, reactor=reactor_name(), outcomes=outcomes)
+        json.dump(told, report, indent=1)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import os
 import select
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from unittest import mock
@@ -29,15 +30,17 @@ OURS = "twisted_bioconn.protocol.TLSConnectorProtocol"
 TWISTEDS = "twisted.protocols.tls.BufferingTLSTransport"
 
 
-def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run_python(
+    *arguments: str, limit: float = 300, environ: Mapping[str, str] = {}
+) -> subprocess.CompletedProcess[str]:
     """Run this Python, with the checkout in its path, from another directory."""
     return subprocess.run(
         [sys.executable, *arguments],
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT), **environ},
         cwd="/",
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=limit,
         check=False,
     )
 

@@ -17,13 +17,13 @@ import attrs
 from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.threads import deferToThread
-from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.server.command import ROOT
 from tests.server.status_material import having
 from tests.server.test_facts import NOW, USUAL, certificate
 from tests.server.test_ledger import SENTENCE, layer
+from tests.test_reactor import run_python
 from twisted_bioconn import __version__
 from twisted_bioconn.certificates.source import CertificateFacts
 from twisted_bioconn.errors import ConfigurationError
@@ -259,12 +259,9 @@ class ProgramTests(ControlCase):
     @inlineCallbacks
     def run_program(self, *words: str, **environ: str) -> Any:
         """Its exit status, what it has written to stdout, and to stderr."""
-        told = yield getProcessOutputAndValue(
-            sys.executable,
-            ["-c", PROGRAM, *words],
-            env={**os.environ, "PYTHONPATH": ROOT, **environ},
-        )
-        return told[2], told[0].decode(), told[1].decode()
+        # Not by the reactor, which on uvloop may never learn that a process has ended.
+        ended = yield deferToThread(run_python, "-c", PROGRAM, *words, environ=environ)
+        return ended.returncode, ended.stdout, ended.stderr
 
     @inlineCallbacks
     def test_status(self) -> Any:
