@@ -17,6 +17,9 @@ from cryptography.x509.oid import NameOID
 
 _LIFE = timedelta(days=2)
 
+# Certificates and lists of revoked ones.
+_SIGNING = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
+
 
 @frozen
 class Material:
@@ -42,8 +45,7 @@ def make_material(directory: Path) -> Material:
     authority = (
         _builder(authority_name, authority_name, authority_key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        # To sign certificates and lists of revoked ones.
-        .add_extension(x509.KeyUsage(*[False] * 5, True, True, False, False), critical=True)
+        .add_extension(_SIGNING, critical=True)
         .add_extension(
             x509.SubjectKeyIdentifier.from_public_key(authority_key.public_key()), critical=False
         )

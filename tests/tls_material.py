@@ -25,8 +25,8 @@ TLS13 = SSL.TLS1_3_VERSION
 VERSIONS = (TLS12, TLS13)
 VERSION_NAMES = {TLS12: "TLSv1.2", TLS13: "TLSv1.3"}
 FOR_SERVERS = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
-# To sign certificates and lists of revoked ones: the two after digital_signature and four more.
-FOR_AUTHORITIES = x509.KeyUsage(*[False] * 5, True, True, False, False)
+# To sign certificates and lists of revoked ones.
+FOR_AUTHORITIES = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
 FOR_CLIENTS = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
 
 
