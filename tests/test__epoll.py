@@ -47,6 +47,17 @@ class DeadlinesTests(SynchronousTestCase):
         self.assertIsNone(self.deadlines.timeout())
         self.assertEqual(self.advance(0), [])
 
+    def test_pending(self) -> None:
+        """It is known how many are to come: those that were made or cancelled are not."""
+        self.deadlines.soon(self.called.append, "soon")
+        first, *_ = [self.deadlines.callLater(each, self.called.append, each) for each in (5, 5, 9)]
+        self.assertEqual(self.deadlines.pending, 4)
+        first.cancel()
+        self.assertEqual(self.deadlines.pending, 3)
+        for seconds, pending in ((0, 2), (6, 1), (6, 0)):
+            self.advance(seconds)
+            self.assertEqual(self.deadlines.pending, pending)
+
     def test_soon_within_soon(self) -> None:
         """What is asked for in a call comes in the next turn, so that sockets have theirs too."""
 

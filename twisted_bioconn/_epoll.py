@@ -127,6 +127,11 @@ class Deadlines:
         """
         return _Deadline(self._soon, call, arguments)
 
+    @property
+    def pending(self) -> int:
+        """How many calls are still to come."""
+        return len(self._soon) + sum(map(len, self._buckets.values()))
+
     def run_soon(self) -> None:
         """Make the calls of the next turn now."""
         if self._soon:

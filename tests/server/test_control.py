@@ -174,6 +174,21 @@ class QuestionTests(ControlCase):
         _, lines, _ = yield self.run_command("failures")
         self.assertEqual([line[21:] for line in lines], ["it is HTTP.", "use https."])
 
+    @inlineCallbacks
+    def test_memory(self) -> Any:
+        """Process by process; of the types those with most objects."""
+        self.patch(control, "MOST_TYPES", 3)
+        status, lines, errors = yield self.run_command("memory")
+        self.assertEqual((status, errors), (0, []))
+        self.assertRegex(lines[0], rf"^process {os.getpid()}: \d+ delayed calls, \d+ deadlines$")
+        self.assertRegex(lines[1], r"^Python's small objects +\d+ blocks$")
+        self.assertRegex(lines[-5], r"^objects since the start  \d+$")
+        self.assertRegex(lines[-4], "^number +type$")
+        numbers = [int(line.split()[0]) for line in lines[-3:]]
+        self.assertEqual(numbers, sorted(numbers, reverse=True))
+        _, lines, _ = yield self.run_command("memory", "--json")
+        self.assertEqual(json.loads("\n".join(lines))[0]["pid"], os.getpid())
+
 
 class OrderTests(ControlCase):
     """What can be done."""

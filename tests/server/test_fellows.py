@@ -95,6 +95,14 @@ class FellowsTests(TestCase):
         self.assertEqual([each["when"] for each in told["failures"]], ["5", "4", "2"])
 
     @inlineCallbacks
+    def test_memory(self) -> Any:
+        """Of each on its own: what a sum is made of would not be seen any more."""
+        for pid in (1, 2):
+            self.process(pid, lambda request, pid=pid: {"processes": [{"pid": pid}]})  # type: ignore[misc]
+        told = yield self.fellows.memory({"processes": [{"pid": 3}]})
+        self.assertEqual([each["pid"] for each in told["processes"]], [3, 1, 2])
+
+    @inlineCallbacks
     def test_absent(self) -> Any:
         """One that says nothing, one that has gone, and what is none of ours: the rest is told."""
         self.process(1, lambda request: NOT_DONE_YET)

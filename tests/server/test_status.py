@@ -208,6 +208,30 @@ class ReportTests(StatusCase):
         answer = self.ask("/metrics", Accept="application/openmetrics-text; version=1.0.0")
         self.assertTrue(answer.text.endswith("# EOF\n"))
 
+    def test_memory(self) -> None:
+        """
+        What it is used for, told to those who may also tell the server what to do: to count objects
+        takes a while.
+        """
+        objects = [_Counted() for _ in range(7)]
+        self.clock.callLater(5, objects.clear)
+        self.status.worker = 2
+        answer = self.ask("/memory", audience=Audience.OWNER, here=UNIXAddress("/s"))
+        [told] = answer.told["processes"]
+        self.assertEqual((told["pid"], told["worker"]), (os.getpid(), 2))
+        # One is the history's.
+        self.assertEqual(told["delayed_calls"], {"call": 2, "deadline": 0})
+        self.assertEqual(told["types"][f"{__name__}._Counted"], 7)
+        self.assertEqual(told["objects"], sum(told["types"].values()))
+        self.assertGreater(told["python_blocks"], 1000)
+        answer = self.ask("/memory", audience=Audience.MACHINE)
+        self.assertEqual(answer.code, 403)
+        self.assertIn("use the UNIX socket", answer.told["error"])
+
+
+class _Counted:
+    """An object of a type of its own, which the collector looks after."""
+
 
 class LifeTests(StatusCase):
     """Whether the server is alive, and whether it is ready."""

@@ -129,6 +129,9 @@ class MetricsTests(SynchronousTestCase):
         took = Histogram("took_seconds", "Of each.", buckets=(1, 2), registry=registry)
         took.observe(1.5)
         Gauge("bioconn_connections", "Now.", registry=registry).set(value)
+        Gauge("bioconn_delayed_calls", "Now.", ["kind"], registry=registry).labels("call").set(
+            value
+        )
         Gauge("bioconn_certificates", "As all have them.", registry=registry).set(value)
         return generate_latest(registry).decode()
 
@@ -145,6 +148,7 @@ class MetricsTests(SynchronousTestCase):
             "took_seconds_count 3.0",
             "took_seconds_sum 4.5",
             "bioconn_connections 7.0",
+            'bioconn_delayed_calls{kind="call"} 7.0',
             "bioconn_certificates 3.0",
             "# TYPE served_total counter",
             "# HELP served_total Of all.",

@@ -36,6 +36,9 @@ PATIENCE = 60.0
 PAGE = 1000
 """How many connections are asked for at a time."""
 
+MOST_TYPES = 20
+"""How many types of objects are told: those with most."""
+
 _NO = 1
 _NOBODY = 3
 
@@ -313,6 +316,27 @@ class _Command:
         if not said["failures"]:
             self._print("none has failed since the start")
 
+    @inlineCallbacks
+    def memory(self) -> Any:
+        """What its memory is used for."""
+        said = yield self._ask("/memory")
+        if self._as_json(said["processes"]):
+            return
+        for each in said["processes"]:
+            worker = "" if each["worker"] is None else f", worker {each['worker']}"
+            calls = each["delayed_calls"]
+            self._print(
+                f"process {each['pid']}{worker}: {calls['call']} delayed calls,"
+                f" {calls['deadline']} deadlines"
+            )
+            held = {"Python's small objects": f"{each['python_blocks']} blocks"}
+            held |= {f"heap, {name}": _bytes(size) for name, size in (each["heap"] or {}).items()}
+            for label, text in held.items():
+                self._print(f"{label:<22}  {text}")
+            self._print(f"{'objects since the start':<22}  {each['objects']}")
+            common = list(each["types"].items())[:MOST_TYPES]
+            self._table(("number", "type"), ((str(number), name) for name, number in common))
+
     # What can be done
 
     def control(self) -> Deferred[Any]:
@@ -333,6 +357,7 @@ COMMANDS: dict[str, tuple[Callable[[_Command], Any], str]] = {
     "connections": (_Command.connections, "list its connections"),
     "certificates": (_Command.certificates, "list its certificates, with the days they have left"),
     "failures": (_Command.failures, "tell which handshakes have failed last, and why"),
+    "memory": (_Command.memory, "tell what its memory is used for, to see whether it grows"),
     "reload": (_Command.control, "have it look for what has changed"),
     "renew": (_Command.control, "have it renew its certificates now"),
     "drain": (_Command.control, "have it accept no more, and end with its last connection"),

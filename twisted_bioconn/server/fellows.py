@@ -107,6 +107,15 @@ class Fellows:
 
         return self._told("/failures", json.loads).addCallback(add)
 
+    def memory(self, own: dict[str, Any]) -> Deferred[dict[str, Any]]:
+        """What each uses memory for."""
+
+        def add(told: dict[int, Any]) -> dict[str, Any]:
+            others = [each for one in told.values() for each in one["processes"]]
+            return {"processes": own["processes"] + others}
+
+        return self._told("/memory", json.loads).addCallback(add)
+
     def trace(self, name: str) -> Deferred[bytes | None]:
         """
         The trace of a handshake that has failed in another process.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -28,6 +28,7 @@ from twisted_bioconn.certificates.metrics import CertificateCollector
 from twisted_bioconn.context import ServerOptions
 from twisted_bioconn.limits import Limit
 from twisted_bioconn.server.ledger import OK, Account, ConnectionState, End, Ledger
+from twisted_bioconn.server.process_metrics import InsideCollector
 
 __all__ = ["MemoryCollector", "ServerCollector", "exposition", "server_registry"]
 
@@ -187,9 +188,11 @@ def server_registry(
     registry.register(ServerCollector(ledger))
     registry.register(CertificateCollector(options))
     registry.register(MemoryCollector(ROOM))
+    registry.register(InsideCollector(ledger.clock))
     for each in more:
         registry.register(each)
     ProcessCollector(registry=registry)
+    GCCollector(registry=registry)
     return registry
 
 

@@ -42,6 +42,7 @@ from twisted_bioconn.server.status_reports import (
     connections_report,
     failures_report,
     history_report,
+    memory_report,
     status_report,
 )
 
@@ -80,6 +81,7 @@ _JSON: Final = "application/json"
 _IS_CONNECTION: Final = re.compile(r"(\d{1,10}\.)?\d{1,19}", re.ASCII)
 _IS_TRACE: Final = re.compile(r"\d{1,10}\.\d{1,19}", re.ASCII)
 _TEXT: Final = "text/plain; charset=utf-8"
+_ELSEWHERE: Final = "use the UNIX socket, or TLS with a client certificate"
 
 _Answer = tuple[bytes, str]
 """A body, and its media type."""
@@ -196,6 +198,7 @@ class StatusResource(Resource):
             b"/certificates": self._certificates,
             b"/failures": self._failures,
             b"/trace": self._trace,
+            b"/memory": self._memory,
             b"/healthz": lambda request: (b"alive\n", _TEXT),
             b"/readyz": self._readiness,
             b"/metrics": self._metrics,
@@ -318,6 +321,17 @@ class StatusResource(Resource):
                 return each.trace.text or b"the connection is not over yet\n", _TEXT
         raise gone
 
+    def _memory(self, request: Request) -> _Answer | Deferred[_Answer]:
+        """
+        @raise _No: whoever asks could have the server count all day.
+        """
+        if self._audience is Audience.MACHINE:
+            raise _No(http.FORBIDDEN, f"this is not told here: {_ELSEWHERE}")
+        report = memory_report(self._status.ledger, self._status.worker)
+        if self._status.fellows is None:
+            return _as_json(report)
+        return self._status.fellows.memory(report).addCallback(_as_json)
+
     def _connections(self, request: Request) -> _Answer | Deferred[_Answer]:
         offset = _number(request, b"offset", 0, 10**9)
         limit = _number(request, b"limit", 100, 1000)
@@ -348,11 +362,7 @@ class StatusResource(Resource):
 
     def _control(self, request: Request) -> Any:
         if self._audience is Audience.MACHINE:
-            raise _No(
-                http.FORBIDDEN,
-                "nothing can be changed from here: use the UNIX socket, or TLS with a client"
-                " certificate",
-            )
+            raise _No(http.FORBIDDEN, f"nothing can be changed from here: {_ELSEWHERE}")
         if request.method != b"POST":
             request.setHeader("Allow", "POST")
             raise _No(http.NOT_ALLOWED, f"{_path(request)} is done by POST")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -25,12 +26,15 @@ from twisted_bioconn.server.ledger import (
     Ledger,
     total,
 )
+from twisted_bioconn.server.memory import heap, objects_by_type
+from twisted_bioconn.server.process_metrics import calls_to_come
 
 __all__ = [
     "certificates_report",
     "connections_report",
     "failures_report",
     "history_report",
+    "memory_report",
     "status_report",
 ]
 
@@ -126,6 +130,25 @@ def _bytes(traffic: Iterable[tuple[int, int]]) -> dict[str, int]:
 def history_report(history: History) -> dict[str, Any]:
     """What there was, the oldest first."""
     return {"samples": [attrs.asdict(each) for each in history.samples]}
+
+
+def memory_report(ledger: Ledger, worker: int | None) -> dict[str, Any]:
+    """
+    What this process's memory is used for, as the only one of a list: others may be added.
+
+    @param worker: which of several processes this is.
+    """
+    now, types = heap(), objects_by_type()
+    report = {
+        "pid": os.getpid(),
+        "worker": worker,
+        "delayed_calls": calls_to_come(ledger.clock),
+        "heap": None if now is None else attrs.asdict(now),
+        "python_blocks": sys.getallocatedblocks(),
+        "objects": types.total(),
+        "types": dict(types.most_common()),
+    }
+    return {"processes": [report]}
 
 
 def connections_report(ledger: Ledger, offset: int, limit: int) -> dict[str, Any]:

@@ -42,6 +42,9 @@ _SUMMED = frozenset(
     {
         "bioconn_connections",
         "bioconn_buffered_bytes",
+        "bioconn_delayed_calls",
+        "bioconn_heap_bytes",
+        "bioconn_python_blocks",
         "bioconn_back_end_connections",
         "process_virtual_memory_bytes",
         "process_resident_memory_bytes",
