@@ -36,6 +36,11 @@ def main(words: Sequence[str] | None = None) -> int:
 
     @return: the exit status: 0, or 1 where nothing could be measured, or 2 for a wrong option.
     """
+    words = sys.argv[1:] if words is None else words
+    if words[:1] == ["soak"]:
+        from .soak.command import main as soak
+
+        return soak(words[1:])
     options = parser().parse_args(words)
     if options.list:
         print(listing())
@@ -135,6 +140,7 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="What a TLS connection costs here and elsewhere, side by side.",
+        epilog="`python -m benchmarks soak --help` tells of another one: an hour of mixed load.",
     )
     found.add_argument(
         "--peers",

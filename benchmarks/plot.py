@@ -27,12 +27,12 @@ _PANELS = (
 """Rows, and how they are headed."""
 
 _COLUMNS = 3
-_WIDTH = 840
-_MARGIN = 16
+WIDTH = 840
+MARGIN = 16
 _TOP = 66
 _BOTTOM = 34
 _GAP = 28
-_PANEL_WIDTH = (_WIDTH - 2 * _MARGIN - (_COLUMNS - 1) * _GAP) / _COLUMNS
+_PANEL_WIDTH = (WIDTH - 2 * MARGIN - (_COLUMNS - 1) * _GAP) / _COLUMNS
 _HEADING = 24
 _BAR = 13
 _STEP = 18
@@ -41,7 +41,7 @@ _NAME = 72
 _VALUE = 40
 """Pixels for the numbers, right of the longest bar."""
 _PANEL_GAP = 26
-_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
 Bar = tuple[str, float | None]
@@ -77,27 +77,20 @@ def draw(results: Results, about: Mapping[str, Any], theme: str) -> str:
     lines = [panels[at : at + _COLUMNS] for at in range(0, len(panels), _COLUMNS)]
     heights = [_HEADING + _STEP * max(len(bars) for _, bars, _ in line) for line in lines]
     height = _TOP + sum(heights) + _PANEL_GAP * max(0, len(lines) - 1) + _BOTTOM
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}"'
-        f' viewBox="0 0 {_WIDTH} {height}" role="img" font-family="{escape(_FONT)}">',
-        f"<title>{escape(_summary(panels))}</title>",
-        f'<rect width="{_WIDTH}" height="{height}" rx="6" fill="{colours.paper}"/>',
-        _text(_MARGIN, 27, "What a TLS relay costs", 16, colours.ink, weight=600),
-        _text(
-            _MARGIN,
-            45,
-            "CPU of the whole process for one unit of work, and memory; shorter is better",
-            12,
-            colours.soft,
-        ),
-    ]
+    parts = opening(
+        height,
+        colours,
+        "What a TLS relay costs",
+        "CPU of the whole process for one unit of work, and memory; shorter is better",
+        _summary(panels),
+    )
     top = float(_TOP)
     for line, line_height in zip(lines, heights, strict=True):
         for column, (title, bars, key) in enumerate(line):
-            left = _MARGIN + column * (_PANEL_WIDTH + _GAP)
+            left = MARGIN + column * (_PANEL_WIDTH + _GAP)
             parts += _panel(left, top, title, bars, key, colours)
         top += line_height + _PANEL_GAP
-    parts.append(_text(_MARGIN, height - 12, _footer(about), 11, colours.soft))
+    parts.append(text(MARGIN, height - 12, _footer(about), 11, colours.soft))
     parts.append("</svg>")
     return "\n".join(parts) + "\n"
 
@@ -119,8 +112,8 @@ def _panel(
 ) -> list[str]:
     unit = "µs" if ROWS[key].scale > 1 else ROWS[key].measure
     parts = [
-        _text(left, top + 12, title, 12.5, colours.ink, weight=600),
-        _text(left + _PANEL_WIDTH, top + 12, unit, 11, colours.soft, anchor="end"),
+        text(left, top + 12, title, 12.5, colours.ink, weight=600),
+        text(left + _PANEL_WIDTH, top + 12, unit, 11, colours.soft, anchor="end"),
     ]
     most = max(cost or 0.0 for _, cost in bars) or 1.0
     room = _PANEL_WIDTH - _NAME - _VALUE
@@ -130,11 +123,11 @@ def _panel(
         weight = 600 if ours else 400
         base = y + _BAR - 2.5
         parts.append(
-            _text(left, base, column, 12, colours.ink if ours else colours.soft, weight=weight)
+            text(left, base, column, 12, colours.ink if ours else colours.soft, weight=weight)
         )
         if cost is None:
             words = "does not resume" if key == "resume" else "no figure"
-            parts.append(_text(left + _NAME, base, words, 12, colours.soft))
+            parts.append(text(left + _NAME, base, words, 12, colours.soft))
             continue
         length = max(1.0, room * cost / most)
         parts.append(
@@ -142,11 +135,28 @@ def _panel(
             f' rx="2" fill="{colours.ours if ours else colours.bar}"/>'
         )
         value = f"{cost:.0f}" if cost >= 100 else f"{cost:.1f}"
-        parts.append(_text(left + _NAME + length + 5, base, value, 12, colours.ink, weight=weight))
+        parts.append(text(left + _NAME + length + 5, base, value, 12, colours.ink, weight=weight))
     return parts
 
 
-def _text(
+def opening(height: float, colours: Theme, title: str, about: str, summary: str) -> list[str]:
+    """
+    How a plot begins.
+
+    @param about: what it shows, in a line.
+    @param summary: for those who do not see it.
+    """
+    return [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}"'
+        f' viewBox="0 0 {WIDTH} {height}" role="img" font-family="{escape(FONT)}">',
+        f"<title>{escape(summary)}</title>",
+        f'<rect width="{WIDTH}" height="{height}" rx="6" fill="{colours.paper}"/>',
+        text(MARGIN, 27, title, 16, colours.ink, weight=600),
+        text(MARGIN, 45, about, 12, colours.soft),
+    ]
+
+
+def text(
     x: float,
     y: float,
     words: str,
@@ -155,6 +165,7 @@ def _text(
     weight: int = 400,
     anchor: str = "start",
 ) -> str:
+    """Some words, at the left end of their line, or where C{anchor} says."""
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size:g}" font-weight="{weight}"'
         f' fill="{colour}" text-anchor="{anchor}">{escape(words)}</text>'

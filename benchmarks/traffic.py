@@ -131,7 +131,7 @@ def close(connection: ssl.SSLSocket) -> None:
     connection.close()
 
 
-def reset(connection: ssl.SSLSocket) -> None:
+def reset(connection: socket.socket) -> None:
     """Drop a connection at once, and leave no port waiting."""
     with suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -1,0 +1,563 @@
+"""
+The soak: its clients, its pace, and what is said of a line.
+
+That all of it runs takes half a minute, and is for those who set BIOCONN_SLOW=1; without it, each
+kind of load is done once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+from unittest.mock import patch
+from xml.etree import ElementTree
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from benchmarks.__main__ import main
+from benchmarks.material import make_material
+from benchmarks.plot import THEMES
+from benchmarks.soak.honest import LONG, exchange, finish, honest_kinds, long_clients
+from benchmarks.soak.hostile import hello, hostile_kinds, old_hello, refused, sends
+from benchmarks.soak.operator import Reloader, Replacer, operator_kinds
+from benchmarks.soak.plot import PANELS, draw, thinned
+from benchmarks.soak.samples import Recorder, Sample, parse_status, take_sample
+from benchmarks.soak.scene import NAMES, Scene
+from benchmarks.soak.tally import KEPT_REASONS, Done, Kind, LetIn, Lost, Pace, Tally
+from benchmarks.soak.verdicts import (
+    LINES,
+    LONG_ENOUGH,
+    as_rows,
+    end_verdicts,
+    growing,
+    line_verdicts,
+    load_verdicts,
+    medians,
+    moved,
+    settled,
+    slope,
+)
+from tests.server.command import ROOT
+from tests.test_benchmarks import ABOUT
+from twisted_bioconn.hello import ClientHello, HelloReader
+
+LIMIT = 120.0
+"""Seconds after which a thread is not waited for any more."""
+
+
+class ClientCase(SynchronousTestCase):
+    """Has a server in a thread, with TLS, that does with a connection what a test says."""
+
+    def setUp(self) -> None:
+        directory = Path(self.mktemp()).resolve()
+        directory.mkdir()
+        self.material = make_material(directory)
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(self.listening.close)
+        self.port: int = self.listening.getsockname()[1]
+
+    def serve(self, handle: Callable[[ssl.SSLSocket], object]) -> None:
+        """Serve one connection."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.material.combined)
+
+        def run() -> None:
+            plain, _ = self.listening.accept()
+            plain.settimeout(LIMIT)
+            try:
+                with context.wrap_socket(plain, server_side=True) as connection:
+                    handle(connection)
+            except OSError:
+                plain.close()
+
+        thread = Thread(target=run, daemon=True)
+        thread.start()
+        self.addCleanup(thread.join, LIMIT)
+
+    def context(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=self.material.authority)
+
+    def connect(self) -> ssl.SSLSocket:
+        plain = socket.create_connection(("127.0.0.1", self.port), LIMIT)
+        connection = self.context().wrap_socket(plain, server_hostname="localhost")
+        self.addCleanup(connection.close)
+        return connection
+
+
+def echo(change: Callable[[bytes, int], bytes]) -> Callable[[ssl.SSLSocket], None]:
+    """
+    @param change: what becomes of some bytes, before which so many have come; what is empty ends
+        the connection.
+    """
+
+    def handle(connection: ssl.SSLSocket) -> None:
+        seen = 0
+        while data := connection.recv(1 << 16):
+            back = change(data, seen)
+            seen += len(data)
+            if not back:
+                return
+            connection.sendall(back)
+        connection.unwrap()
+
+    return handle
+
+
+def same(data: bytes, seen: int) -> bytes:
+    return data
+
+
+class HonestTests(ClientCase):
+    """Each byte counts."""
+
+    def test_whole(self) -> None:
+        """What comes back is what was sent, wherever that began, and then the server ends."""
+        self.serve(echo(same))
+        connection = self.connect()
+        for size, start in ((1, 0), (200, 1 << 19), ((1 << 20) + 7, (1 << 20) - 3)):
+            self.assertEqual(exchange(connection, size, start), size)
+        finish(connection)
+
+    def test_slowly(self) -> None:
+        """It may be read late, and little at a time."""
+        with patch("benchmarks.soak.honest._SLOW_START", 0.1):
+            self.serve(echo(same))
+            self.assertEqual(exchange(self.connect(), 100_000, slowly=True), 100_000)
+
+    def lost(self, change: Callable[[bytes, int], bytes], size: int) -> str:
+        self.serve(echo(change))
+        connection = self.connect()
+
+        def ask() -> None:
+            exchange(connection, size)
+            finish(connection)
+
+        return str(self.assertRaises(Lost, ask))
+
+    def test_wrong(self) -> None:
+        """One byte that is another one is found."""
+
+        def change(data: bytes, seen: int) -> bytes:
+            changed = bytearray(data)
+            if seen <= 150_000 < seen + len(data):
+                changed[150_000 - seen] ^= 1
+            return bytes(changed)
+
+        self.assertIn("some are not those that were sent", self.lost(change, 300_000))
+
+    def test_early(self) -> None:
+        """So is an end that comes too early."""
+        # It comes in two records, of which one is answered.
+        sentence = self.lost(lambda data, seen: b"" if seen else data, 20_000)
+        self.assertRegex(sentence, r"^it ends \d+ of 20000 bytes early$")
+
+    def test_nothing_comes(self) -> None:
+        """What does not come in time is lost."""
+        enough = Event()
+        self.addCleanup(enough.set)
+        self.serve(lambda connection: enough.wait(LIMIT))
+        with patch("benchmarks.soak.honest._STANDSTILL", 0.2):
+            failure = self.assertRaises(Lost, exchange, self.connect(), 10)
+        self.assertEqual(str(failure), "10 of 10 bytes do not come in 0.2 s")
+
+
+class HostileTests(ClientCase):
+    """Whether a client was turned away is seen."""
+
+    def test_hellos(self) -> None:
+        """They are those of the versions that they are to be."""
+
+        def read(data: bytes) -> ClientHello:
+            found = HelloReader().feed(data)
+            assert found is not None
+            return found
+
+        new, old = read(hello()), read(old_hello())
+        self.assertEqual(new.server_name, NAMES[0])
+        self.assertIn(0x0304, new.versions)
+        self.assertEqual(max(old.versions), 0x0301)
+
+    def test_let_in(self) -> None:
+        """An answer is an answer."""
+        self.serve(echo(same))
+        failure = self.assertRaises(LetIn, refused, self.port, "localhost", self.context())
+        self.assertIn("localhost is answered", str(failure))
+
+    def test_turned_away(self) -> None:
+        """None is none, after a handshake that succeeds or in the middle of it."""
+        self.serve(lambda connection: connection.recv(1))
+        self.assertEqual(refused(self.port, "localhost", self.context()), (0, False))
+        self.serve(echo(same))
+        untrusting = ssl.create_default_context()
+        self.assertEqual(refused(self.port, "localhost", untrusting), (0, False))
+
+    def test_garbage(self) -> None:
+        """It is to bring an alert, or nothing."""
+        self.serve(echo(same))
+        self.assertEqual(sends(self.port, lambda: b"GET / HTTP/1.1\r\n\r\n"), (0, False))
+        said = [b"HTTP/1.1 200 OK\r\n\r\n"]
+
+        def answer() -> None:
+            plain, _ = self.listening.accept()
+            with plain:
+                plain.recv(100)
+                plain.sendall(said[0])
+
+        thread = Thread(target=answer, daemon=True)
+        thread.start()
+        self.addCleanup(thread.join, LIMIT)
+        failure = self.assertRaises(LetIn, sends, self.port, lambda: b"\x80")
+        self.assertIn("HTTP/1.1 200", str(failure))
+
+
+class PaceTests(SynchronousTestCase):
+    """The threads of the load, and what they count."""
+
+    def run_units(self, enough: int, *units: Callable[[], Done]) -> tuple[Tally, list[str]]:
+        """Run kinds until there have been so many units of each."""
+        tally = Tally()
+        kinds = [Kind(f"kind {each}", 0.01, unit) for each, unit in enumerate(units)]
+        pace = Pace(kinds, tally, 2.0)
+        pace.start()
+        ticks = Event()
+        for _ in range(int(LIMIT / 0.01)):
+            if all(sum(tally.total([kind.name])) >= enough for kind in kinds):
+                break
+            ticks.wait(0.01)
+        return tally, pace.stop(LIMIT)
+
+    def test_counts(self) -> None:
+        """Units that are done and units that fail, with the first reasons."""
+
+        def fail() -> Done:
+            raise Lost("a byte is missing")
+
+        tally, left = self.run_units(KEPT_REASONS + 2, lambda: (200, True), fail)
+        self.assertEqual(left, [])
+        good, bad = tally.counts.values()
+        self.assertEqual((good.received, good.resumed), (200 * good.done, good.done))
+        self.assertEqual((good.failed, bad.done), (0, 0))
+        self.assertEqual(len(bad.reasons), KEPT_REASONS)
+        self.assertRegex(bad.reasons[0], r"^after \d+ s: Lost: a byte is missing$")
+        self.assertEqual(tally.total(tally.counts), (good.done, bad.failed))
+
+    def test_under_way(self) -> None:
+        """One that does not end is named, and not waited for without end."""
+        enough = Event()
+        self.addCleanup(enough.set)
+
+        def unit() -> Done:
+            enough.wait(LIMIT)
+            return 0, False
+
+        tally = Tally()
+        pace = Pace([Kind("slow", 0.001, unit)], tally)
+        pace.start()
+        Event().wait(0.1)
+        self.assertEqual(pace.stop(0.05), ["slow"])
+
+    def test_no_more_than_said(self) -> None:
+        """What took too long is not made up for."""
+        moments: list[float] = []
+
+        class Stop:
+            """Time as the pace sees it."""
+
+            now = 0.0
+
+            def wait(self, seconds: float) -> bool:
+                self.now += seconds
+                return len(moments) >= 6
+
+            def set(self) -> None:
+                """It ends by itself."""
+
+        stop = Stop()
+
+        def unit() -> Done:
+            moments.append(stop.now)
+            stop.now += 35.0 if len(moments) == 2 else 1.0
+            return 0, False
+
+        with (
+            patch("benchmarks.soak.tally.monotonic", lambda: stop.now),
+            patch("benchmarks.soak.tally.Event", lambda: stop),
+        ):
+            pace = Pace([Kind("it", 10.0, unit)], Tally())
+            pace.start()
+            self.assertEqual(pace.stop(LIMIT), [])
+        self.assertEqual(moments, [0.0, 10.0, 45.0, 55.0, 65.0, 75.0])
+
+
+def line(name: str, length: float, value: Callable[[float], float]) -> list[Sample]:
+    """Samples of one line, each five seconds."""
+    times = [5.0 * each for each in range(int(length / 5) + 1)]
+    return [{"seconds": seconds, name: value(seconds)} for seconds in times]
+
+
+class VerdictTests(SynchronousTestCase):
+    """What is flat, and what is not."""
+
+    def test_moved(self) -> None:
+        """Of the means of two windows; what comes before the first is warm-up."""
+        samples = line("resident", 3600.0, lambda at: 50.0 if at < 599 else 80.0 + at / 3600)
+        found = moved(samples, "resident", 3600.0)
+        assert found is not None
+        self.assertApproximates(found, (3300.0 - 900.0) / 3600, 0.001)
+        self.assertIsNone(moved(samples, "objects", 3600.0))
+
+    def test_slope(self) -> None:
+        """Of the second half alone; some that are far off do not count."""
+        samples = line("resident", 3600.0, lambda at: 80.0 + max(0.0, at - 1800) / 600)
+        for sample in samples[::7]:
+            sample["resident"] += 40
+        found = slope(samples, "resident", 3600.0)
+        assert found is not None
+        rise, error = found
+        self.assertApproximates(rise, 6.0, 0.1)
+        self.assertLess(error, 0.2)
+        self.assertIsNone(slope(samples[:2], "resident", 3600.0))
+        self.assertIsNone(slope(samples, "objects", 3600.0))
+
+    def test_medians(self) -> None:
+        points = [(1.0, 5.0), (2.0, 900.0), (9.0, 6.0), (25.0, 1.0)]
+        self.assertEqual(medians(points, 10.0), [(5.0, 6.0), (25.0, 1.0)])
+
+    def verdicts(self, name: str, samples: list[Sample], length: float) -> list[bool | None]:
+        found = line_verdicts(samples, length)
+        return [each.met for each in found if each.what.startswith(f"{name}:")]
+
+    def test_lines(self) -> None:
+        """Each by both of its bounds; what was not sampled has no verdict."""
+        for name, value, expected in (
+            ("resident", lambda at: 80.0, [True, True]),
+            ("resident", lambda at: 80.0 + 3 * at / 3600, [False, False]),
+            # Up in the first half, and flat from then on.
+            ("resident", lambda at: 80.0 + min(at, 1700.0) / 600, [False, True]),
+            ("descriptors", lambda at: 40.0 - 20 * at / 3600, [False, False]),
+            ("objects", lambda at: 40.0 + 10 * at / 3600, [True, True]),
+        ):
+            samples = line(name, 3600.0, value)
+            self.assertEqual(self.verdicts(name, samples, 3600.0), expected)
+            self.assertEqual(self.verdicts("heap used", samples, 3600.0), [None, None])
+
+    def test_short(self) -> None:
+        """Of a short soak it is not said whether a line is flat."""
+        samples = line("resident", 600.0, lambda at: at)
+        self.assertEqual(self.verdicts("resident", samples, 600.0), [None, None])
+        self.assertGreater(3600.0, LONG_ENOUGH)
+
+    def test_end(self) -> None:
+        """Less than before is no harm."""
+        before = {"descriptors": 16.0, "delayed calls": 12.0, "deadlines": 0.0, "connections": 0.0}
+        after = {**before, "delayed calls": 11.0, "deadlines": 1.0}
+        found = end_verdicts(before, after)
+        self.assertEqual([each.met for each in found], [True, True, False, True])
+        self.assertEqual(as_rows(found)[2][1:], ["≤ 0, as before", "1", "NO"])
+
+    def test_settled(self) -> None:
+        """Of some samples the least of each line."""
+        samples = iter(({"a": 3.0, "b": 1.0}, {"a": 2.0, "b": 5.0}, {"a": 9.0, "b": 9.0}))
+        pauses: list[None] = []
+        found = settled(lambda: next(samples), 3, lambda: pauses.append(None))
+        self.assertEqual((found, len(pauses)), ({"a": 2.0, "b": 1.0}, 2))
+
+    def test_load(self) -> None:
+        """Nothing may be lost, and nothing is in the log that should not be."""
+        tally = Tally()
+        tally.expect(["a", "b", "c"])
+        tally.done("a")
+        tally.done("b")
+        tally.failed("b", "why")
+        parts = {"lost": ["a"], "let in": ["a", "b"], "none": ["c"]}
+        found = load_verdicts(tally, parts, ["Traceback"])
+        self.assertEqual([each.met for each in found], [True, False, None, False])
+        self.assertEqual(found[1].measured, "1 of 3")
+
+    def test_growing(self) -> None:
+        """Types that come to be more and more, and not those that come and go."""
+        counts = [
+            (
+                30.0 * each,
+                {
+                    "leak": 100 + 5 * each,
+                    "steady": 7,
+                    "noise": 100 + 90 * (each % 2),
+                    "slow": 10 + each // 30,
+                    **({"new": each - 59} if each >= 60 else {}),
+                },
+            )
+            for each in range(121)
+        ]
+        found = growing(counts, 3600.0)
+        self.assertEqual([each.name for each in found], ["leak", "new"])
+        self.assertEqual((found[0].first, found[0].last), (400, 700))
+        self.assertApproximates(found[0].rise, 600.0, 0.1)
+        self.assertEqual(growing(counts[:3], 60.0), [])
+
+
+class SampleTests(SynchronousTestCase):
+    def test_status(self) -> None:
+        """Of what the kernel tells of a process, its memory."""
+        text = "Name:\tx\nVmRSS:\t   2048 kB\nRssAnon:\t   1024 kB\nThreads:\t1\n"
+        self.assertEqual(parse_status(text), {"resident": 2.0, "anonymous": 1.0})
+
+    def test_failures(self) -> None:
+        """A sample that cannot be taken is no end of it."""
+        scene: Any = None
+        recorder = Recorder(scene, 0.01, dict)
+        wait = Event()
+        answers: list[Exception | Sample] = [OSError("gone"), {"resident": 1.0}]
+
+        def take(_: object) -> Sample:
+            answer = answers.pop(0)
+            if not answers:
+                wait.set()
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        with patch("benchmarks.soak.samples.take_sample", take):
+            recorder.start()
+            self.assertTrue(wait.wait(LIMIT))
+            recorder._stop.set()
+            recorder.stop()
+        self.assertEqual(recorder.failures, ["OSError: gone"])
+        self.assertEqual([each["resident"] for each in recorder.samples], [1.0])
+
+
+class PlotTests(SynchronousTestCase):
+    """The picture."""
+
+    about = {
+        "machine": {**ABOUT["machine"], "cores": 2},
+        "versions": {**ABOUT["versions"], "cryptography's OpenSSL": "OpenSSL 4.0.3"},
+    }
+
+    def test_drawn(self) -> None:
+        """It is SVG, all lies within, and each line that was sampled is there."""
+        names = [name for panel in PANELS for name in panel.lines]
+        self.assertTrue({each.name for each in LINES} <= set(names))
+        samples = [
+            {"seconds": 5.0 * each, **dict.fromkeys(names, 10.0 + each % 3)} for each in range(721)
+        ]
+        for theme, colours in THEMES.items():
+            root = ElementTree.fromstring(draw(samples, 3600.0, self.about, "0 lost", theme))
+            width, height = float(root.attrib["width"]), float(root.attrib["height"])
+            lines = [each for each in root if each.tag.endswith("polyline")]
+            self.assertEqual(len(lines), len(names))
+            self.assertIn(colours.ours, {each.attrib["stroke"] for each in lines})
+            for each in lines:
+                for point in each.attrib["points"].split():
+                    x, y = map(float, point.split(","))
+                    self.assertTrue(0 <= x <= width and 0 <= y <= height, point)
+            words = [each.text for each in root]
+            self.assertIn("An hour of mixed load on twistd bioconn", words)
+            self.assertIn("0 lost", words)
+
+    def test_nothing(self) -> None:
+        """With no samples it is still a picture."""
+        ElementTree.fromstring(draw([], 60.0, self.about, "", "light"))
+
+    def test_thinned(self) -> None:
+        """What stands out stays."""
+        points = [(float(each), 1.0) for each in range(5000)]
+        points[1234] = (1234.0, 99.0)
+        found = thinned(points)
+        self.assertLess(len(found), 500)
+        self.assertIn((1234.0, 99.0), found)
+        self.assertEqual(found, sorted(found))
+        self.assertEqual(thinned(points[:9]), points[:9])
+
+
+class CommandTests(SynchronousTestCase):
+    def test_wrong(self) -> None:
+        """A sentence that names the option, and status 2."""
+        with patch("sys.stderr", StringIO()) as err:
+            status = self.assertRaises(SystemExit, main, ["soak", "--seconds", "0"])
+        self.assertEqual(status.code, 2)
+        self.assertIn("--seconds: 0 is not more than 0", err.getvalue())
+
+
+class SceneTests(SynchronousTestCase):
+    """All of it, with the real server."""
+
+    def setUp(self) -> None:
+        if not sys.platform.startswith("linux"):
+            raise SkipTest("the soak reads Linux's /proc")
+
+    def test_each_kind(self) -> None:
+        """Each kind of load does what it should, once; those that wait long are left out."""
+        # The path of a socket is short.
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        core = min(os.sched_getaffinity(0))
+        with Scene(Path(directory.name), core, core) as scene:
+            before = take_sample(scene)
+            self.assertGreater(before["resident"], 10)
+            self.assertEqual(before["connections"], 0)
+            self.assertGreater(sum(scene.types().values()), 100)
+            long = long_clients(scene)
+            self.addCleanup(long.drop)
+            kinds = [*honest_kinds(scene, long), *hostile_kinds(scene)]
+            kinds += operator_kinds(scene, Reloader(scene))[2:]
+            for kind in kinds:
+                if "silence" not in kind.name and "slow" not in kind.name:
+                    received, resumed = kind.unit()
+                    self.assertFalse(resumed, kind.name)
+                if "resumed" in kind.name:
+                    received, resumed = kind.unit()
+                    self.assertEqual((received, resumed), (200, True), kind.name)
+            for _ in range(LONG):
+                long()
+            self.assertGreaterEqual(take_sample(scene)["connections"], LONG)
+            reloader = Reloader(scene)
+            for _ in range(4):
+                reloader()
+            Replacer(scene)()
+            # All the reloads have cut nobody off.
+            for _ in range(LONG):
+                long()
+            long.close()
+
+    def test_command(self) -> None:
+        """A soak of seconds: all is done, and all is written."""
+        if not os.environ.get("BIOCONN_SLOW"):
+            raise SkipTest("takes long: set BIOCONN_SLOW=1 to run it")
+        directory = Path(self.mktemp()).resolve()
+        told, log = directory / "soak.json", directory / "soak.log"
+        words = ["--seconds", "10", "--every", "1", "--plot", str(directory)]
+        words += ["--json", str(told), "--log", str(log)]
+        directory.mkdir()
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks", "soak", *words],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": ROOT},
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        found = json.loads(told.read_text("utf-8"))
+        self.assertEqual(len(found["samples"]), 10)
+        lost, let_in, no_effect = found["kinds"].values()
+        for kinds in (lost, let_in, no_effect):
+            self.assertEqual(
+                {name: each["failed"] for name, each in kinds.items()}, dict.fromkeys(kinds, 0)
+            )
+            self.assertGreater(sum(each["done"] for each in kinds.values()), 0)
+        self.assertEqual([each["what"] for each in found["verdicts"] if each["met"] is False], [])
+        self.assertIn("listening on", log.read_text("utf-8"))
+        for theme in THEMES:
+            ElementTree.parse(directory / f"soak-{theme}.svg")
