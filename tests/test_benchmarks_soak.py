@@ -32,7 +32,7 @@ from benchmarks.soak.hostile import hello, hostile_kinds, old_hello, refused, se
 from benchmarks.soak.operator import Reloader, Replacer, operator_kinds
 from benchmarks.soak.plot import PANELS, draw, thinned
 from benchmarks.soak.samples import Recorder, Sample, parse_status, take_sample
-from benchmarks.soak.scene import NAMES, Scene
+from benchmarks.soak.scene import NAMES, Scene, wait_until
 from benchmarks.soak.tally import KEPT_REASONS, Done, Kind, LetIn, Lost, Pace, Tally
 from benchmarks.soak.verdicts import (
     LINES,
@@ -164,8 +164,8 @@ class HonestTests(ClientCase):
     def test_nothing_comes(self) -> None:
         """What does not come in time is lost."""
         enough = Event()
-        self.addCleanup(enough.set)
         self.serve(lambda connection: enough.wait(LIMIT))
+        self.addCleanup(enough.set)
         with patch("benchmarks.soak.honest._STANDSTILL", 0.2):
             failure = self.assertRaises(Lost, exchange, self.connect(), 10)
         self.assertEqual(str(failure), "10 of 10 bytes do not come in 0.2 s")
@@ -503,9 +503,10 @@ class SceneTests(SynchronousTestCase):
         self.addCleanup(directory.cleanup)
         core = min(os.sched_getaffinity(0))
         with Scene(Path(directory.name), core, core) as scene:
-            before = take_sample(scene)
-            self.assertGreater(before["resident"], 10)
-            self.assertEqual(before["connections"], 0)
+            # Who has looked whether it runs is about to go.
+            gone = wait_until(lambda: take_sample(scene)["connections"] == 0, LIMIT)
+            self.assertTrue(gone)
+            self.assertGreater(take_sample(scene)["resident"], 10)
             self.assertGreater(sum(scene.types().values()), 100)
             long = long_clients(scene)
             self.addCleanup(long.drop)

@@ -48,7 +48,7 @@ from .verdicts import as_json as verdicts_as_json
 _END = 120.0
 """Seconds that units have which are under way when the load ends."""
 
-_QUIET = 60.0
+_QUIET = 120.0
 """Seconds until the last connection has to be gone when the load has."""
 
 _READINGS = 8
@@ -160,7 +160,7 @@ class Soak:
     def __init__(self, scene: Scene, seconds: float, every: float, faster: float) -> None:
         self.scene = scene
         self.seconds = seconds
-        self.tally = Tally()
+        self.tally = Tally(say)
         self.before: Sample = {}
         self.after: Sample = {}
         self.leftover: list[str] = []
@@ -202,14 +202,21 @@ class Soak:
         self._load.start()
         self._operator.start()
         begun = time.monotonic()
+        try:
+            self._wait(begun)
+        except KeyboardInterrupt:
+            say("Interrupted: the load ends now.")
+            self.seconds = time.monotonic() - begun
+        self.recorder.stop()
+        self._end()
+
+    def _wait(self, begun: float) -> None:
         last = begun
         while (now := time.monotonic()) < begun + self.seconds:
             time.sleep(min(1.0, begun + self.seconds - now))
             if now > last + 60:
                 last = now
                 say(self._progress(now - begun))
-        self.recorder.stop()
-        self._end()
 
     def _end(self) -> None:
         self.leftover = [*self._operator.stop(_END), *self._load.stop(_END)]

@@ -19,7 +19,7 @@ from .honest import client_context, connect
 from .scene import CLIENT, HANDSHAKE_TIMEOUT, NAMES, STRANGER, Scene
 from .tally import Done, Kind, LetIn
 
-_LIMIT = 30.0
+_LIMIT = 60.0
 """Seconds in which the server has to have turned a client away."""
 
 _ALERT = 21
@@ -196,9 +196,9 @@ def hostile_kinds(scene: Scene) -> list[Kind]:
         kind("HTTP", 2.0, sends, port, lambda: b"GET / HTTP/1.1\r\n\r\n", True),
         kind("half a hello, and the end", 1.0, goes, port, whole[: len(whole) // 2], False),
         kind("half a handshake, and a reset", 1.0, goes, port, whole),
-        kind("half a hello, and silence", 11.0, waits, port, whole[: len(whole) // 2]),
-        kind("half a handshake, and silence", 12.0, waits, port, whole),
-        kind("silence", 13.0, waits, port, b""),
+        kind("half a hello, and silence", 33.0, waits, port, whole[: len(whole) // 2]),
+        kind("half a handshake, and silence", 37.0, waits, port, whole),
+        kind("silence", 41.0, waits, port, b""),
         kind("reset in a transfer", 1.5, breaks_off, port, NAMES[0], good, True),
         kind("cut in a transfer", 1.5, breaks_off, port, NAMES[2], good, False),
     ]

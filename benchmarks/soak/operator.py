@@ -13,7 +13,7 @@ from .honest import client_context
 from .scene import ACME, SITES, Scene, wait_until
 from .tally import Done, Kind
 
-_LIMIT = 30.0
+_LIMIT = 60.0
 """Seconds until the effect has to be seen."""
 
 

@@ -51,13 +51,17 @@ SITES = {
 }
 """The files of the directory of certificates, and what each is for."""
 
-HANDSHAKE_TIMEOUT = 5
-"""Seconds, in the configuration that the server begins with."""
+HANDSHAKE_TIMEOUT = 30
+"""
+Seconds, in the configuration that the server begins with.  It is three times the default: on a
+machine that others use as well, all may stand still for longer than that, and an honest client that
+was late for that reason is not to be taken for one that the server has lost.
+"""
 
 STRANGER = "127.0.0.66"
 """An address that no rule lets in."""
 
-_PATIENCE = 30.0
+_PATIENCE = 60.0
 """Seconds that the server has to answer, or to start."""
 
 _STATUS = "status.sock"
@@ -97,7 +101,7 @@ state = "state"
 endpoint = "127.0.0.1:{ports.main}"
 certificates = "sites"
 handshakeTimeout = {HANDSHAKE_TIMEOUT + changed}
-closeTimeout = 10
+closeTimeout = 30
 unknownName = "alert"
 allow = ["network=127.0.0.0/26"]
 forward = "127.0.0.1:{ports.plain}"

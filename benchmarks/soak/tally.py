@@ -47,7 +47,11 @@ class Tally:
     Counts by kind, which many threads add to.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[str], object] = lambda line: None) -> None:
+        """
+        @param tell: what to do with the first reasons for which units of a kind fail, at once.
+        """
+        self._tell = tell
         self._lock = Lock()
         self._begun = monotonic()
         self.counts: dict[str, Count] = {}
@@ -71,7 +75,9 @@ class Tally:
             count = self.counts[kind]
             count.failed += 1
             if len(count.reasons) < KEPT_REASONS:
-                count.reasons.append(f"after {monotonic() - self._begun:.0f} s: {reason}")
+                reason = f"after {monotonic() - self._begun:.0f} s: {reason}"
+                count.reasons.append(reason)
+                self._tell(f"{kind}: {reason}")
 
     def total(self, kinds: Iterable[str]) -> tuple[int, int]:
         """How many units of some kinds are done, and how many have failed."""
