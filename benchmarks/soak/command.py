@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import shutil
 import signal
@@ -45,7 +44,7 @@ from .verdicts import (
 )
 from .verdicts import as_json as verdicts_as_json
 
-_END = 120.0
+_END = 300.0
 """Seconds that units have which are under way when the load ends."""
 
 _QUIET = 120.0
@@ -106,11 +105,8 @@ def main(words: Sequence[str] | None = None) -> int:
         print("python -m benchmarks soak: it reads Linux's /proc, and this is another system.")
         return 1
     signal.signal(signal.SIGTERM, _interrupt)
-    allowed = sorted(os.sched_getaffinity(0))
-    load_core, server_core = allowed[0], allowed[-1]
-    os.sched_setaffinity(0, {load_core})
     about = {
-        "machine": machine(server_core, load_core),
+        "machine": machine(),
         "versions": versions([peer_named(OURS)]),
         "options": {
             "seconds": options.seconds,
@@ -119,7 +115,7 @@ def main(words: Sequence[str] | None = None) -> int:
         },
     }
     with tempfile.TemporaryDirectory(prefix="soak-") as directory:
-        scene = Scene(Path(directory), server_core, load_core)
+        scene = Scene(Path(directory))
         try:
             with scene:
                 soak = Soak(scene, options.seconds, options.every, options.faster)
@@ -308,6 +304,11 @@ def report(soak: Soak, verdicts: Sequence[Verdict], complaints: Sequence[str]) -
         f"The server had {cpu['server CPU']:.1%} of a core; the load, with the back ends and those"
         f" who look, {cpu['load CPU']:.1%}."
     )
+    late = max((each["late"] for each in soak.samples), default=0.0)
+    if late > soak.recorder.every:
+        parts.append(
+            f"A sample came {late:.0f} s late: the machine was busy with others, or stood still."
+        )
     head = ("is it flat, is it whole", "bound", "measured", "verdict")
     parts.append("### Verdicts\n\n" + table(head, as_rows(verdicts)))
     types = growing(soak.recorder.types, soak.seconds)

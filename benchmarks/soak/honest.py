@@ -26,7 +26,7 @@ _BLOCK = memoryview(Random(2002).randbytes(MEBIBYTE) * 2)
 _PIECE = 1 << 16
 """Bytes that are given to TLS at once."""
 
-_STANDSTILL = 60.0
+_STANDSTILL = 120.0
 """Seconds in which something has to come or go."""
 
 _SLOW_PIECE = 16 * 1024

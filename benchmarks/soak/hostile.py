@@ -16,7 +16,7 @@ from time import monotonic
 
 from ..traffic import MEBIBYTE, reset
 from .honest import client_context, connect
-from .scene import CLIENT, HANDSHAKE_TIMEOUT, NAMES, STRANGER, Scene
+from .scene import CLIENT, IMPATIENT_TIMEOUT, NAMES, STRANGER, Scene
 from .tally import Done, Kind, LetIn
 
 _LIMIT = 60.0
@@ -101,7 +101,7 @@ def waits(port: int, data: bytes) -> Done:
     try:
         for client in clients:
             client.sendall(data)
-        deadline = monotonic() + HANDSHAKE_TIMEOUT + _LIMIT
+        deadline = monotonic() + IMPATIENT_TIMEOUT + _LIMIT
         for client in clients:
             client.settimeout(max(0.1, deadline - monotonic()))
             try:
@@ -163,7 +163,7 @@ def breaks_off(port: int, name: str, context: ssl.SSLContext, with_reset: bool) 
 
 def hostile_kinds(scene: Scene) -> list[Kind]:
     """The part of the load that fails, and its rates."""
-    port = scene.port
+    port, impatient = scene.port, scene.ports.impatient
     whole = hello()
     good = client_context(scene)
     distrusting = ssl.create_default_context(cafile=scene.path("other-authority/ca.pem"))
@@ -196,9 +196,9 @@ def hostile_kinds(scene: Scene) -> list[Kind]:
         kind("HTTP", 2.0, sends, port, lambda: b"GET / HTTP/1.1\r\n\r\n", True),
         kind("half a hello, and the end", 1.0, goes, port, whole[: len(whole) // 2], False),
         kind("half a handshake, and a reset", 1.0, goes, port, whole),
-        kind("half a hello, and silence", 33.0, waits, port, whole[: len(whole) // 2]),
-        kind("half a handshake, and silence", 37.0, waits, port, whole),
-        kind("silence", 41.0, waits, port, b""),
+        kind("half a hello, and silence", 11.0, waits, impatient, whole[: len(whole) // 2]),
+        kind("half a handshake, and silence", 12.0, waits, impatient, whole),
+        kind("silence", 13.0, waits, impatient, b""),
         kind("reset in a transfer", 1.5, breaks_off, port, NAMES[0], good, True),
         kind("cut in a transfer", 1.5, breaks_off, port, NAMES[2], good, False),
     ]

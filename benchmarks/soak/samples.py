@@ -100,10 +100,11 @@ class Recorder:
             self._thread.join(60.0)
 
     def _run(self) -> None:
-        count = 0
+        count, due = 0, self._begun
         while True:
+            late = monotonic() - due
             try:
-                self._take(count)
+                self._take(count, late)
             except (OSError, ValueError, accounting.Gone) as error:
                 self.failures.append(f"{type(error).__name__}: {error}")
             count += 1
@@ -111,9 +112,10 @@ class Recorder:
             if self._stop.wait(max(0.0, due - monotonic())):
                 return
 
-    def _take(self, count: int) -> None:
+    def _take(self, count: int, late: float) -> None:
         sample = take_sample(self.scene)
         sample["seconds"] = monotonic() - self._begun
+        sample["late"] = late
         sample.update(self.work())
         if count % self.TYPES_EVERY == 0:
             types = self.scene.types()

@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
-from attrs import define
+from attrs import define, fields
 from prometheus_client.parser import text_string_to_metric_families
 
 from twisted_bioconn.certificates.development import DevelopmentAuthority
@@ -51,12 +51,15 @@ SITES = {
 }
 """The files of the directory of certificates, and what each is for."""
 
-HANDSHAKE_TIMEOUT = 30
+HANDSHAKE_TIMEOUT = 120
 """
-Seconds, in the configuration that the server begins with.  It is three times the default: on a
-machine that others use as well, all may stand still for longer than that, and an honest client that
-was late for that reason is not to be taken for one that the server has lost.
+Seconds.  It is more than the default: on a machine that others use as well, all may stand still for
+longer than that, and an honest client that was late for that reason is not to be taken for one that
+the server has lost.
 """
+
+IMPATIENT_TIMEOUT = 5
+"""The same where those come that do not go on with theirs."""
 
 STRANGER = "127.0.0.66"
 """An address that no rule lets in."""
@@ -91,6 +94,7 @@ names = ["{ACME}"]
 acmeDirectory = "{acme}"
 acmeAuthorities = "ca.pem"
 state = "state"
+handshakeTimeout = {HANDSHAKE_TIMEOUT}
 forward = "127.0.0.1:{ports.plain}"
 """
     return f"""
@@ -101,7 +105,6 @@ state = "state"
 endpoint = "127.0.0.1:{ports.main}"
 certificates = "sites"
 handshakeTimeout = {HANDSHAKE_TIMEOUT + changed}
-closeTimeout = 30
 unknownName = "alert"
 allow = ["network=127.0.0.0/26"]
 forward = "127.0.0.1:{ports.plain}"
@@ -117,7 +120,14 @@ allow = ["cn=welcome"]
 forward = "127.0.0.1:{ports.plain}"
 
 [[listen]]
+endpoint = "127.0.0.1:{ports.impatient}"
+certificates = "sites"
+handshakeTimeout = {IMPATIENT_TIMEOUT}
+forward = "127.0.0.1:{ports.plain}"
+
+[[listen]]
 endpoint = "127.0.0.1:{ports.development}"
+handshakeTimeout = {HANDSHAKE_TIMEOUT}
 forward = "127.0.0.1:{ports.plain}"
 {ordered if acme else ""}{extra if changed else ""}"""
 
@@ -127,10 +137,12 @@ class Ports:
     """
     The server's, and those of the back ends.
 
+    @ivar impatient: where a handshake may not take long.
     @ivar extra: one that the server has in one of its two configurations alone.
     """
 
     main: int
+    impatient: int
     development: int
     acme: int
     extra: int
@@ -143,7 +155,7 @@ class Ports:
     def free(cls) -> Self:
         """Ports that nobody has, and that differ."""
         found: set[int] = set()
-        while len(found) < 8:
+        while len(found) < len(fields(cls)):
             found.add(free_port())
         return cls(*sorted(found))
 
@@ -157,13 +169,12 @@ class Scene:
     @ivar left_out: why there is none.
     """
 
-    def __init__(self, directory: Path, server_core: int, load_core: int) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.ports = Ports.free()
         self.has_acme = False
         self.left_out = self._no_acme()
         self.server: Program
-        self._cores = server_core, load_core
         self._programs: list[Program] = []
         self._directory_url: str | None = None
 
@@ -225,24 +236,23 @@ class Scene:
         self._write("welcome.pem", self._authority.issue_client("welcome"))
         self._write("unwelcome.pem", self._authority.issue_client("unwelcome"))
         self._write("stranger.pem", stranger.issue_client("welcome"))
-        ports, (server_core, load_core) = self.ports, self._cores
+        ports = self.ports
         words = [str(ports.plain), str(ports.tls), self.path("back-end.pem")]
-        self._start(
-            "back end", python_module("soak.backend", *words), load_core
-        ).wait_until_listening(ports.plain, ports.tls)
+        backend = self._start("back end", python_module("soak.backend", *words))
+        backend.wait_until_listening(ports.plain, ports.tls)
         if self.left_out is None:
-            self._start_authority(load_core)
+            self._start_authority()
         self.configure(changed=False)
         command = [sys.executable, "-m", "twisted_bioconn", "--config", _CONFIGURATION]
-        self.server = self._start(_LOG, command, server_core)
+        self.server = self._start(_LOG, command)
         self.server.wait_until_listening(ports.main, ports.development, limit=_PATIENCE)
         if self.has_acme:
             self._wait_for_order()
 
     def _start(
-        self, name: str, command: Sequence[str], core: int, more: dict[str, str] | None = None
+        self, name: str, command: Sequence[str], more: dict[str, str] | None = None
     ) -> Program:
-        program = Program(name, command, self.directory, core, more)
+        program = Program(name, command, self.directory, None, more)
         self._programs.append(program)
         return program
 
@@ -265,7 +275,7 @@ class Scene:
                 return f"the Python module {module} is not installed"
         return None
 
-    def _start_authority(self, core: int) -> None:
+    def _start_authority(self) -> None:
         own = self._authority.issue(["localhost"])
         self._write("pebble.pem", own)
         settings = {
@@ -284,7 +294,7 @@ class Scene:
         # It takes every challenge for answered: how they are answered is not the point here.
         more = {"PEBBLE_VA_ALWAYS_VALID": "1", "PEBBLE_VA_NOSLEEP": "1"}
         command = [program, "-config", self.path("pebble.json"), "-strict=false"]
-        pebble = self._start("pebble", command, core, more)
+        pebble = self._start("pebble", command, more)
         pebble.wait_until_listening(self.ports.authority, self.ports.management)
         context = ssl.create_default_context(cafile=self.path("ca.pem"))
         asked = http.client.HTTPSConnection(
@@ -332,7 +342,7 @@ class Scene:
     def misconfigure(self) -> None:
         """Write one that is wrong."""
         text = configuration(self.ports, True, self._directory_url)
-        wrong = text.replace("closeTimeout", "closeTimeuot")
+        wrong = text.replace("unknownName", "unkownName")
         Path(self.path(_CONFIGURATION)).write_text(wrong, "utf-8")
 
     def hang_up(self) -> None:
