@@ -14,9 +14,10 @@ import ssl
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import StringIO
 from pathlib import Path
+from statistics import median
 from threading import Event, Thread
 from typing import Any
 from unittest.mock import patch
@@ -30,26 +31,30 @@ from benchmarks.plot import THEMES
 from benchmarks.soak.honest import LONG, exchange, finish, honest_kinds, long_clients
 from benchmarks.soak.hostile import hello, hostile_kinds, old_hello, refused, sends
 from benchmarks.soak.operator import Reloader, Replacer, operator_kinds
+from benchmarks.soak.outcome import LET_IN, LOST, NO_EFFECT, Outcome
 from benchmarks.soak.plot import PANELS, draw, thinned
-from benchmarks.soak.samples import Recorder, Sample, parse_status, take_sample
+from benchmarks.soak.samples import Recorder, Sample, parse_status, settled, take_sample
 from benchmarks.soak.scene import NAMES, Scene, wait_until
-from benchmarks.soak.tally import KEPT_REASONS, Done, Kind, LetIn, Lost, Pace, Tally
+from benchmarks.soak.tally import KEPT_REASONS, Count, Done, Kind, LetIn, Lost, Pace, Tally
 from benchmarks.soak.verdicts import (
+    AFTERWARDS,
     LINES,
     LONG_ENOUGH,
-    as_rows,
+    Line,
     end_verdicts,
     growing,
+    in_parts,
     line_verdicts,
-    load_verdicts,
-    medians,
     moved,
-    settled,
     slope,
 )
 from tests.server.command import ROOT
 from tests.test_benchmarks import ABOUT
 from twisted_bioconn.hello import ClientHello, HelloReader
+
+RESIDENT, OBJECTS = (
+    next(each for each in LINES if each.name == name) for name in ("resident", "objects")
+)
 
 LIMIT = 120.0
 """Seconds after which a thread is not waited for any more."""
@@ -311,27 +316,41 @@ class VerdictTests(SynchronousTestCase):
     def test_moved(self) -> None:
         """Of the means of two windows; what comes before the first is warm-up."""
         samples = line("resident", 3600.0, lambda at: 50.0 if at < 599 else 80.0 + at / 3600)
-        found = moved(samples, "resident", 3600.0)
+        found = moved(samples, RESIDENT, 3600.0)
         assert found is not None
         self.assertApproximates(found, (3300.0 - 900.0) / 3600, 0.001)
-        self.assertIsNone(moved(samples, "objects", 3600.0))
+        self.assertIsNone(moved(samples, OBJECTS, 3600.0))
 
     def test_slope(self) -> None:
         """Of the second half alone; some that are far off do not count."""
         samples = line("resident", 3600.0, lambda at: 80.0 + max(0.0, at - 1800) / 600)
         for sample in samples[::7]:
             sample["resident"] += 40
-        found = slope(samples, "resident", 3600.0)
+        found = slope(samples, RESIDENT, 3600.0)
         assert found is not None
         rise, error = found
         self.assertApproximates(rise, 6.0, 0.1)
         self.assertLess(error, 0.2)
-        self.assertIsNone(slope(samples[:2], "resident", 3600.0))
-        self.assertIsNone(slope(samples, "objects", 3600.0))
+        self.assertIsNone(slope(samples[:2], RESIDENT, 3600.0))
+        self.assertIsNone(slope(samples, OBJECTS, 3600.0))
 
-    def test_medians(self) -> None:
+    def test_floor(self) -> None:
+        """What comes and goes above a floor is none of its business."""
+        floor = Line("objects", "", 1.0, 1.0, floor=True)
+        for rise in (0.0, 6.0):
+            samples = line("objects", 3600.0, lambda at: at % 300)
+            for sample in samples:
+                sample["objects"] += rise * sample["seconds"] / 3600
+            by, fit = moved(samples, floor, 3600.0), slope(samples, floor, 3600.0)
+            assert by is not None
+            assert fit is not None
+            self.assertApproximates(by, rise * 2400 / 3600, 0.01)
+            self.assertApproximates(fit[0], rise, 0.01)
+
+    def test_parts(self) -> None:
         points = [(1.0, 5.0), (2.0, 900.0), (9.0, 6.0), (25.0, 1.0)]
-        self.assertEqual(medians(points, 10.0), [(5.0, 6.0), (25.0, 1.0)])
+        self.assertEqual(in_parts(points, 10.0, median), [(5.0, 6.0), (25.0, 1.0)])
+        self.assertEqual(in_parts(points, 10.0, min), [(5.0, 5.0), (25.0, 1.0)])
 
     def verdicts(self, name: str, samples: list[Sample], length: float) -> list[bool | None]:
         found = line_verdicts(samples, length)
@@ -363,26 +382,7 @@ class VerdictTests(SynchronousTestCase):
         after = {**before, "delayed calls": 11.0, "deadlines": 1.0}
         found = end_verdicts(before, after)
         self.assertEqual([each.met for each in found], [True, True, False, True])
-        self.assertEqual(as_rows(found)[2][1:], ["≤ 0, as before", "1", "NO"])
-
-    def test_settled(self) -> None:
-        """Of some samples the least of each line."""
-        samples = iter(({"a": 3.0, "b": 1.0}, {"a": 2.0, "b": 5.0}, {"a": 9.0, "b": 9.0}))
-        pauses: list[None] = []
-        found = settled(lambda: next(samples), 3, lambda: pauses.append(None))
-        self.assertEqual((found, len(pauses)), ({"a": 2.0, "b": 1.0}, 2))
-
-    def test_load(self) -> None:
-        """Nothing may be lost, and nothing is in the log that should not be."""
-        tally = Tally()
-        tally.expect(["a", "b", "c"])
-        tally.done("a")
-        tally.done("b")
-        tally.failed("b", "why")
-        parts = {"lost": ["a"], "let in": ["a", "b"], "none": ["c"]}
-        found = load_verdicts(tally, parts, ["Traceback"])
-        self.assertEqual([each.met for each in found], [True, False, None, False])
-        self.assertEqual(found[1].measured, "1 of 3")
+        self.assertEqual((found[2].measured, found[2].mark), ("1", "NO"))
 
     def test_growing(self) -> None:
         """Types that come to be more and more, and not those that come and go."""
@@ -407,6 +407,13 @@ class VerdictTests(SynchronousTestCase):
 
 
 class SampleTests(SynchronousTestCase):
+    def test_settled(self) -> None:
+        """Of some samples the least of each line."""
+        samples = iter(({"a": 3.0, "b": 1.0}, {"a": 2.0, "b": 5.0}, {"a": 9.0, "b": 9.0}))
+        pauses: list[None] = []
+        found = settled(lambda: next(samples), 3, lambda: pauses.append(None))
+        self.assertEqual((found, len(pauses)), ({"a": 2.0, "b": 1.0}, 2))
+
     def test_status(self) -> None:
         """Of what the kernel tells of a process, its memory."""
         text = "Name:\tx\nVmRSS:\t   2048 kB\nRssAnon:\t   1024 kB\nThreads:\t1\n"
@@ -436,13 +443,80 @@ class SampleTests(SynchronousTestCase):
         self.assertEqual([each["resident"] for each in recorder.samples], [1.0])
 
 
-class PlotTests(SynchronousTestCase):
-    """The picture."""
+class OutcomeTests(SynchronousTestCase):
+    """What is told of it."""
 
-    about = {
-        "machine": {**ABOUT["machine"], "cores": 2},
-        "versions": {**ABOUT["versions"], "cryptography's OpenSSL": "OpenSSL 4.0.3"},
-    }
+    def outcome(self, samples: Sequence[Sample] = (), **more: Any) -> Outcome:
+        about = {
+            "machine": {**ABOUT["machine"], "cores": 2},
+            "versions": {**ABOUT["versions"], "cryptography's OpenSSL": "OpenSSL 4.0.3"},
+        }
+        nothing = dict.fromkeys(AFTERWARDS, 0.0)
+        given: dict[str, Any] = {
+            "seconds": 3600.0,
+            "left_out": None,
+            "parts": {
+                LOST: {"short": Count(done=9, received=1 << 20, resumed=9)},
+                LET_IN: {"garbage": Count(done=1200)},
+                NO_EFFECT: {},
+            },
+            **{name: [] for name in ("leftover", "complaints", "missed", "types")},
+            **more,
+        }
+        return Outcome(about=about, before=nothing, after=nothing, samples=list(samples), **given)
+
+    def marks(self, outcome: Outcome) -> dict[str, str]:
+        return {each.what: each.mark for each in outcome.verdicts()}
+
+    def test_good(self) -> None:
+        """Where nothing was measured nothing is wrong, and it is said that it is not known."""
+        outcome = self.outcome()
+        marks = self.marks(outcome)
+        self.assertEqual((marks[LOST], marks[LET_IN], marks[NO_EFFECT]), ("yes", "yes", "?"))
+        self.assertTrue(outcome.is_good)
+        self.assertEqual(
+            outcome.summary(), "9 honest units, 0 lost; 1,200 clients turned away or gone, 0 let in"
+        )
+        self.assertRegex(outcome.report(), r"\| short \| +9 \| +0 \| +1.0 \| +100% \|")
+
+    def test_bad(self) -> None:
+        """One that is lost, or has not ended, or a traceback: each is enough, and is told."""
+        lost = {"short": Count(done=9, failed=1, reasons=["after 7 s: it is cut"])}
+        for more, words in (
+            ({"parts": {LOST: lost}}, "- short: after 7 s: it is cut"),
+            ({"leftover": ["bulk"]}, "- bulk: a unit has not ended"),
+            ({"complaints": ["Traceback (most"]}, "    Traceback (most"),
+        ):
+            outcome = self.outcome(**more)
+            self.assertFalse(outcome.is_good)
+            self.assertIn(words, outcome.report())
+
+    def test_notes(self) -> None:
+        """What else there is to know."""
+        samples = [{"seconds": 5.0, "late": 31.0, "server CPU": 0.125, "load CPU": 0.25}]
+        growing = [(60.0 * each, {"a.Leak": 10 * each}) for each in range(60)]
+        text = self.outcome(
+            samples, left_out="it is not here", missed=["OSError: gone"], types=growing
+        ).report()
+        for words in (
+            "No certificate was ordered: it is not here.",
+            "1 samples could not be taken: OSError: gone",
+            "The server had 12.5% of a core",
+            "A sample came 31 s late",
+        ):
+            self.assertIn(words, text)
+        self.assertRegex(text, r"\| a.Leak \| +300 \| +590 \| +\+600 \|")
+
+    def test_json(self) -> None:
+        """What is written is read as the same, and judged as the same."""
+        outcome = self.outcome(line("resident", 3600.0, float), types=[(5.0, {"a": 1})])
+        told = json.loads(json.dumps(outcome.as_json()))
+        again = Outcome.from_json(told)
+        self.assertEqual(again, outcome)
+        self.assertEqual([each["met"] for each in told["verdicts"]].count(False), 2)
+        wrongs: list[Any] = [[], {}, {**told, "samples": 3}]
+        for wrong in wrongs:
+            self.assertRaises(ValueError, Outcome.from_json, wrong)
 
     def test_drawn(self) -> None:
         """It is SVG, all lies within, and each line that was sampled is there."""
@@ -452,7 +526,7 @@ class PlotTests(SynchronousTestCase):
             {"seconds": 5.0 * each, **dict.fromkeys(names, 10.0 + each % 3)} for each in range(721)
         ]
         for theme, colours in THEMES.items():
-            root = ElementTree.fromstring(draw(samples, 3600.0, self.about, "0 lost", theme))
+            root = ElementTree.fromstring(draw(self.outcome(samples), theme))
             width, height = float(root.attrib["width"]), float(root.attrib["height"])
             lines = [each for each in root if each.tag.endswith("polyline")]
             self.assertEqual(len(lines), len(names))
@@ -463,11 +537,11 @@ class PlotTests(SynchronousTestCase):
                     self.assertTrue(0 <= x <= width and 0 <= y <= height, point)
             words = [each.text for each in root]
             self.assertIn("An hour of mixed load on twistd bioconn", words)
-            self.assertIn("0 lost", words)
+            self.assertTrue(any(each and each.startswith("9 honest units") for each in words))
 
-    def test_nothing(self) -> None:
+    def test_nothing_drawn(self) -> None:
         """With no samples it is still a picture."""
-        ElementTree.fromstring(draw([], 60.0, self.about, "", "light"))
+        ElementTree.fromstring(draw(self.outcome(), "light"))
 
     def test_thinned(self) -> None:
         """What stands out stays."""
@@ -487,6 +561,20 @@ class CommandTests(SynchronousTestCase):
             status = self.assertRaises(SystemExit, main, ["soak", "--seconds", "0"])
         self.assertEqual(status.code, 2)
         self.assertIn("--seconds: 0 is not more than 0", err.getvalue())
+
+    def test_again(self) -> None:
+        """There has to be an outcome."""
+        path = Path(self.mktemp())
+        for content, reason in (
+            (None, "No such file"),
+            ("{", "Expecting property name"),
+            ("[]", "this is no outcome of a soak"),
+        ):
+            if content is not None:
+                path.write_text(content, "utf-8")
+            with patch("sys.stderr", StringIO()) as err:
+                self.assertEqual(main(["soak", "--again", str(path)]), 1)
+            self.assertIn(reason, err.getvalue())
 
 
 class SceneTests(SynchronousTestCase):
@@ -551,7 +639,7 @@ class SceneTests(SynchronousTestCase):
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         found = json.loads(told.read_text("utf-8"))
         self.assertGreater(len(found["samples"]), 0)
-        lost, let_in, no_effect = found["kinds"].values()
+        lost, let_in, no_effect = found["parts"].values()
         for kinds in (lost, let_in, no_effect):
             self.assertEqual(
                 {name: each["failed"] for name, each in kinds.items()}, dict.fromkeys(kinds, 0)

@@ -18,31 +18,22 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from attrs import asdict, define
+from attrs import define
 
 from .. import accounting
 from ..machine import machine, versions
 from ..peers import OURS, peer_named
+from ..plot import THEMES
 from ..processes import Failed
-from ..results import table
 from .honest import honest_kinds, long_clients
 from .hostile import hostile_kinds
 from .operator import Reloader, operator_kinds
+from .outcome import LET_IN, LOST, NO_EFFECT, Outcome
 from .plot import draw
-from .samples import Recorder, Sample, take_sample
+from .samples import Recorder, Sample, settled, take_sample
 from .scene import Scene, wait_until
-from .tally import Count, Pace, Tally
-from .verdicts import (
-    HOUR,
-    Verdict,
-    as_rows,
-    end_verdicts,
-    growing,
-    line_verdicts,
-    load_verdicts,
-    settled,
-)
-from .verdicts import as_json as verdicts_as_json
+from .tally import Pace, Tally
+from .verdicts import HOUR
 
 _END = 300.0
 """Seconds that units have which are under way when the load ends."""
@@ -54,12 +45,6 @@ _READINGS = 8
 """So many samples, a second apart, say what there is when nothing goes on."""
 
 _COMPLAINT = re.compile(r"Traceback|Unhandled|\[critical\]|Unexpected error|CRITICAL")
-
-_TOLD_TYPES = 10
-
-LOST = "honest units that were lost"
-LET_IN = "clients that should have been turned away, and were not"
-NO_EFFECT = "what an operator did with no effect"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -89,6 +74,12 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument(
         "--plot", type=Path, metavar="DIR", help="draw soak-light.svg and soak-dark.svg there"
     )
+    found.add_argument(
+        "--again",
+        type=Path,
+        metavar="FILE",
+        help="put no load on: tell and draw what --json has written there",
+    )
     found.add_argument("--log", type=Path, metavar="FILE", help="keep the server's log there")
     return found
 
@@ -101,18 +92,41 @@ def main(words: Sequence[str] | None = None) -> int:
         not come about, 2 for a wrong option.
     """
     options = parser().parse_args(words)
+    if options.again is not None:
+        try:
+            outcome = Outcome.from_json(json.loads(options.again.read_text("utf-8")))
+        except (OSError, ValueError) as error:
+            print(f"python -m benchmarks soak: {options.again}: {error}", file=sys.stderr)
+            return 1
+    else:
+        try:
+            outcome = _run(options)
+        except (Failed, KeyboardInterrupt) as failure:
+            reason = str(failure) or "interrupted"
+            print(f"python -m benchmarks soak: {reason}", file=sys.stderr)
+            return 1
+    print(outcome.report())
+    if options.json is not None:
+        options.json.write_text(json.dumps(outcome.as_json(), indent=1) + "\n", "utf-8")
+    if options.plot is not None:
+        options.plot.mkdir(parents=True, exist_ok=True)
+        for theme in THEMES:
+            (options.plot / f"soak-{theme}.svg").write_text(draw(outcome, theme), "utf-8")
+    return 0 if outcome.is_good else 1
+
+
+def _run(options: argparse.Namespace) -> Outcome:
+    """
+    @raise Failed: it does not come about.
+    """
     if not sys.platform.startswith("linux"):
-        print("python -m benchmarks soak: it reads Linux's /proc, and this is another system.")
-        return 1
+        raise Failed("it reads Linux's /proc, and this is another system")
     signal.signal(signal.SIGTERM, _interrupt)
+    named = ("seconds", "every", "faster")
     about = {
         "machine": machine(),
         "versions": versions([peer_named(OURS)]),
-        "options": {
-            "seconds": options.seconds,
-            "every": options.every,
-            "faster": options.faster,
-        },
+        "options": {name: getattr(options, name) for name in named},
     }
     with tempfile.TemporaryDirectory(prefix="soak-") as directory:
         scene = Scene(Path(directory))
@@ -120,27 +134,10 @@ def main(words: Sequence[str] | None = None) -> int:
             with scene:
                 soak = Soak(scene, options.seconds, options.every, options.faster)
                 soak.run()
-                complaints = soak.complaints()
-        except Failed as failure:
-            print(f"python -m benchmarks soak: {failure}", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            print("python -m benchmarks soak: interrupted", file=sys.stderr)
-            return 1
+                return soak.outcome(about)
         finally:
             if options.log is not None and scene.log.exists():
                 shutil.copyfile(scene.log, options.log)
-    verdicts = soak.verdicts(complaints)
-    print(report(soak, verdicts, complaints))
-    if options.json is not None:
-        said = as_json(soak, about, verdicts, complaints)
-        options.json.write_text(json.dumps(said, indent=1) + "\n", "utf-8")
-    if options.plot is not None:
-        options.plot.mkdir(parents=True, exist_ok=True)
-        for theme in ("light", "dark"):
-            drawn = draw(soak.samples, soak.seconds, about, summary(soak), theme)
-            (options.plot / f"soak-{theme}.svg").write_text(drawn, "utf-8")
-    return 1 if any(verdict.met is False for verdict in verdicts) else 0
 
 
 class Soak:
@@ -175,11 +172,6 @@ class Soak:
         # An operator does not hurry.
         self._operator = Pace(operator, self.tally, max(1.0, faster))
         self.recorder = Recorder(scene, every, _Work(scene, self.tally, self.parts))
-
-    @property
-    def samples(self) -> list[Sample]:
-        """Those that were taken under load."""
-        return self.recorder.samples
 
     def run(self) -> None:
         """
@@ -230,7 +222,7 @@ class Soak:
         say("The load has gone.")
 
     def _progress(self, seconds: float) -> str:
-        last = self.samples[-1] if self.samples else {}
+        last = self.recorder.samples[-1] if self.recorder.samples else {}
         lost = self.tally.total(self.parts[LOST])[1]
         return (
             f"{seconds / 60:5.0f} min  {last.get('resident', 0.0):.1f} MiB,"
@@ -238,19 +230,30 @@ class Soak:
             f" {last.get('descriptors', 0.0):.0f} descriptors; {lost} lost"
         )
 
-    def complaints(self) -> list[str]:
-        """Lines of the server's log that should not be there."""
-        with open(self.scene.log, encoding="utf-8", errors="replace") as log:
-            return [line.rstrip() for line in log if _COMPLAINT.search(line)]
+    def outcome(self, about: dict[str, Any]) -> Outcome:
+        """
+        What it has come to.
 
-    def verdicts(self, complaints: Sequence[str]) -> list[Verdict]:
-        """All of them."""
-        found = load_verdicts(self.tally, self.parts, complaints)
-        if self.leftover:
-            words = ", ".join(sorted(set(self.leftover)))
-            found.append(Verdict("units that did not end", "0", words, False))
-        found += line_verdicts(self.samples, self.seconds)
-        return found + end_verdicts(self.before, self.after)
+        @param about: the machine, the versions and the options.
+        """
+        with open(self.scene.log, encoding="utf-8", errors="replace") as log:
+            complaints = [line.rstrip() for line in log if _COMPLAINT.search(line)]
+        return Outcome(
+            about=about,
+            seconds=self.seconds,
+            left_out=self.scene.left_out,
+            parts={
+                name: {kind: self.tally.counts[kind] for kind in kinds}
+                for name, kinds in self.parts.items()
+            },
+            leftover=sorted(set(self.leftover)),
+            complaints=complaints,
+            missed=self.recorder.failures,
+            before=self.before,
+            after=self.after,
+            samples=self.recorder.samples,
+            types=self.recorder.types,
+        )
 
 
 @define
@@ -277,106 +280,6 @@ class _Work:
         if last is None:
             return {}
         return {name: (now[name] - last[name]) / (moment - last[""]) for name in now}
-
-
-def summary(soak: Soak) -> str:
-    """What came of it, in a line."""
-    done, lost = soak.tally.total(soak.parts[LOST])
-    refused, let_in = soak.tally.total(soak.parts[LET_IN])
-    return (
-        f"{done:,} honest units, {lost} lost; {refused:,} clients turned away or gone,"
-        f" {let_in} let in"
-    )
-
-
-def report(soak: Soak, verdicts: Sequence[Verdict], complaints: Sequence[str]) -> str:
-    """All of it, for people."""
-    counts = soak.tally.counts
-    parts = []
-    for name, kinds in soak.parts.items():
-        rows = [_row(kind, counts[kind]) for kind in kinds]
-        parts.append(f"### {_TITLES[name]}\n\n" + table(_COLUMNS, rows))
-    reasons = [f"- {kind}: {reason}" for kind, each in counts.items() for reason in each.reasons]
-    if reasons:
-        parts.append("### What failed\n\n" + "\n".join(reasons))
-    cpu = {name: _mean(soak.samples, name) for name in ("server CPU", "load CPU")}
-    parts.append(
-        f"The server had {cpu['server CPU']:.1%} of a core; the load, with the back ends and those"
-        f" who look, {cpu['load CPU']:.1%}."
-    )
-    late = max((each["late"] for each in soak.samples), default=0.0)
-    if late > soak.recorder.every:
-        parts.append(
-            f"A sample came {late:.0f} s late: the machine was busy with others, or stood still."
-        )
-    head = ("is it flat, is it whole", "bound", "measured", "verdict")
-    parts.append("### Verdicts\n\n" + table(head, as_rows(verdicts)))
-    types = growing(soak.recorder.types, soak.seconds)
-    if types:
-        rows = [
-            [each.name, str(each.first), str(each.last), f"{each.rise:+.0f}"]
-            for each in types[:_TOLD_TYPES]
-        ]
-        parts.append(
-            "### Types of objects that grow\n\n"
-            + table(("type", "in the middle", "at the end", "an hour"), rows)
-        )
-    else:
-        parts.append("No type of objects grows.")
-    if complaints:
-        parts.append("### The server's log\n\n" + "\n".join(f"    {each}" for each in complaints))
-    if soak.recorder.failures:
-        missed = soak.recorder.failures
-        parts.append(f"{len(missed)} samples could not be taken: {missed[0]}")
-    return "\n\n".join(parts)
-
-
-_COLUMNS = ("", "done", "failed", "MiB", "resumed")
-_TITLES = {
-    LOST: "Honest clients",
-    LET_IN: "Clients that fail",
-    NO_EFFECT: "An operator",
-}
-
-
-def _row(kind: str, count: Count) -> list[str]:
-    return [
-        kind,
-        str(count.done),
-        str(count.failed),
-        f"{count.received / (1 << 20):.1f}" if count.received else "",
-        f"{count.resumed / count.done:.0%}" if count.resumed else "",
-    ]
-
-
-def _mean(samples: Sequence[Sample], name: str) -> float:
-    found = [each[name] for each in samples if name in each]
-    return sum(found) / len(found) if found else 0.0
-
-
-def as_json(
-    soak: Soak,
-    about: Mapping[str, Any],
-    verdicts: Sequence[Verdict],
-    complaints: Sequence[str],
-) -> dict[str, Any]:
-    """All of it, for C{json.dump}."""
-    return {
-        **about,
-        "left out": soak.scene.left_out,
-        "kinds": {
-            name: {kind: asdict(soak.tally.counts[kind]) for kind in kinds}
-            for name, kinds in soak.parts.items()
-        },
-        "verdicts": verdicts_as_json(verdicts),
-        "growing": [asdict(each) for each in growing(soak.recorder.types, soak.seconds)],
-        "complaints": list(complaints),
-        "missed": soak.recorder.failures,
-        "before": soak.before,
-        "after": soak.after,
-        "samples": soak.samples,
-        "types": [{"seconds": seconds, **counts} for seconds, counts in soak.recorder.types],
-    }
 
 
 def say(line: str) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 from attrs import frozen
 
 from ..plot import MARGIN, THEMES, WIDTH, Theme, opening, text
+from .outcome import Outcome
 from .samples import Sample
-from .verdicts import HOUR, moved, slope, values, windows
+from .verdicts import HOUR, LINES, moved, slope, values, windows
 
 _COLUMNS = 2
 _GAP = 44
@@ -59,15 +60,12 @@ PANELS = (
 )
 
 
-def draw(
-    samples: Sequence[Sample], length: float, about: Mapping[str, Any], summary: str, theme: str
-) -> str:
+def draw(outcome: Outcome, theme: str) -> str:
     """
-    @param about: the machine, and the versions.
-    @param summary: what came of it, in a line.
     @param theme: C{light} or C{dark}.
     """
     colours = THEMES[theme]
+    length, summary = outcome.seconds, outcome.summary()
     rows = -(-len(PANELS) // _COLUMNS)
     height = _TOP + rows * _STEP + _BOTTOM
     parts = opening(
@@ -76,8 +74,8 @@ def draw(
     for number, panel in enumerate(PANELS):
         left = MARGIN + number % _COLUMNS * (_PANEL_WIDTH + _GAP)
         top = _TOP + number // _COLUMNS * _STEP
-        parts += _panel(left, top, panel, samples, length, colours)
-    parts.append(text(MARGIN, height - 12, _footer(about), 11, colours.soft))
+        parts += _panel(left, top, panel, outcome.samples, length, colours)
+    parts.append(text(MARGIN, height - 12, _footer(outcome.about), 11, colours.soft))
     parts.append("</svg>")
     return "\n".join(parts) + "\n"
 
@@ -146,9 +144,11 @@ def _said(samples: Sequence[Sample], panel: Panel, length: float) -> list[str]:
     for name in panel.lines:
         last = values(samples, name, length - window, length)
         words = name if not last else f"{name} {_number(fmean(last))}"
-        by, fit = moved(samples, name, length), slope(samples, name, length)
-        if len(panel.lines) == 1 and by is not None and fit is not None:
-            words += f" at the end: {_signed(by)} since the beginning, {_signed(fit[0])} an hour"
+        line = next((each for each in LINES if each.name == name), None)
+        if len(panel.lines) == 1 and line is not None:
+            by, fit = moved(samples, line, length), slope(samples, line, length)
+            if by is not None and fit is not None:
+                words += f" at the end: {_signed(by)} since the start, {_signed(fit[0])} an hour"
         said.append(words)
     return said
 

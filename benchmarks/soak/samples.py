@@ -122,3 +122,15 @@ class Recorder:
             self.types.append((sample["seconds"], types))
             sample["objects"] = float(sum(types.values()))
         self.samples.append(sample)
+
+
+def settled(take: Callable[[], Sample], count: int, pause: Callable[[], object]) -> Sample:
+    """
+    What there is when nothing goes on: of some samples the least of each line, since calls that are
+    made now and then are to come or not, and those who look are there as well.
+    """
+    found = [take()]
+    for _ in range(count - 1):
+        pause()
+        found.append(take())
+    return {name: min(each[name] for each in found) for name in found[0]}
