@@ -157,7 +157,9 @@ class Front(MultiService):
         @raise StartFailed: one cannot be opened; the others are closed again.
         """
         self._begun = True
-        if sys.platform != "win32":
+        if sys.platform == "win32":
+            keep_log_files_whole()
+        else:
             from twisted_bioconn.server.shared_log import share_log_files
 
             share_log_files()
@@ -177,7 +179,6 @@ class Front(MultiService):
         if not self._begun:
             self.privilegedStartService()
         self._begun = False
-        keep_log_files_whole()
         if self._workers is not None and self._reactor.running:
             raise StartFailed("--workers has come too late: the reactor is running")
         self._adopt_services(self._listeners)

@@ -13,7 +13,6 @@ import fcntl
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from typing import ClassVar
 
 from twisted.python.logfile import LogFile
 from twisted.python.threadable import synchronize
@@ -29,7 +28,7 @@ class SharedLogFile(WholeLogFile):
     long enough rotates it, and the others notice.
     """
 
-    synchronized: ClassVar = ["rotate"]
+    synchronized = ["rotate"]
 
     def rotate_if_long(self) -> None:
         """

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 from twisted.logger import Logger, globalLogPublisher
 from twisted.python.logfile import LogFile
@@ -27,7 +27,7 @@ class WholeLogFile(LogFile):
     """
 
     # An object of Twisted's becomes one of these: nothing is set by __init__.
-    synchronized: ClassVar = ["write"]
+    synchronized = ["write"]
     _missing = 0
     _is_cut = False
     _reason: str | None = None
@@ -63,8 +63,8 @@ class WholeLogFile(LogFile):
 
     def rotate_if_long(self) -> None:
         """Begin another file, where this one is long enough."""
-        if self.shouldRotate():
-            self.rotate()
+        if self.shouldRotate():  # type: ignore[no-untyped-call]
+            self.rotate()  # type: ignore[no-untyped-call]
 
     def _fails(self, error: OSError) -> None:
         self._missing += 1
