@@ -221,6 +221,9 @@ class End:
         waiting = self.reactions.get(what)
         if waiting:
             action = waiting.pop(0)
+            if what in ("handshake", "resume"):
+                # TCP has no such moment, or another one.
+                self.model.orderly = False
             if action.what != "fail":
                 self.act(action)
             elif what in _RAISES:
