@@ -17,6 +17,7 @@ from unittest import skipUnless
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.honest import exactly
 from tests.server.command import TWISTD, Command
 
 STARTED = re.compile(r"worker (?P<index>\d+): pid (?P<pid>\d+)$")
@@ -88,7 +89,7 @@ class Pump(Thread):
         super().__init__()
         self._connection = connect()
         self._connection.settimeout(300)
-        self.served_by = int(self._exactly(10))
+        self.served_by = int(exactly(self._connection, 10))
         self.pumped = 0
         self.failure: Exception | None = None
         self.enough = Event()
@@ -101,7 +102,7 @@ class Pump(Thread):
                 data = os.urandom(self.CHUNK)
                 self._connection.sendall(data)
                 self._sent.update(data)
-                self._received.update(self._exactly(len(data)))
+                self._received.update(exactly(self._connection, len(data)))
                 self.pumped += len(data)
         except Exception as error:
             self.failure = error
@@ -116,15 +117,6 @@ class Pump(Thread):
     def finish(self) -> None:
         self.enough.set()
         self.join(300)
-
-    def _exactly(self, count: int) -> bytes:
-        found = bytearray()
-        while len(found) < count:
-            data = self._connection.recv(count - len(found))
-            if not data:
-                raise EOFError(f"it has ended after {len(found)} of {count} bytes")
-            found += data
-        return bytes(found)
 
 
 class Callers(Thread):
@@ -170,7 +162,13 @@ class Callers(Thread):
 
 @skipUnless(hasattr(signal, "SIGUSR2"), "it takes the signals of POSIX")
 class LifeCase(SynchronousTestCase):
-    """Runs the command, and puts load on it."""
+    """
+    Runs the command, and puts load on it.
+
+    @cvar kind: what it is run as.
+    """
+
+    kind: type[Command] = Command
 
     def begin(
         self,
@@ -189,13 +187,13 @@ class LifeCase(SynchronousTestCase):
         with open(self.module, "w") as file:
             file.write(dedent(ECHOES))
         if reconfigured is None:
-            return Command(self, *words, start=start, python_path=[modules])
+            return self.kind(self, *words, start=start, python_path=[modules])
         # It is there from the start, where the command looks for it.
         found = os.path.join(modules, "words")
         with open(found, "w") as file:
             file.write(shlex.join(reconfigured))
         linked = ("-c", f"import os; os.symlink({found!r}, 'words')\n{RECONFIGURED}", *start[2:])
-        return Command(self, *words, start=linked, python_path=[modules])
+        return self.kind(self, *words, start=linked, python_path=[modules])
 
     def pumps(self, count: int, connect: Callable[[], socket.socket]) -> list[Pump]:
         pumps = [Pump(connect) for _ in range(count)]

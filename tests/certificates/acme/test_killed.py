@@ -123,9 +123,9 @@ STEPS = (
 MOST_TO_LOSE = ("authority", "finalize", "", "after", 1)
 
 
-class KilledTests(LoadCase):
+class OrderCase(LoadCase):
     """
-    A process that dies, and one that comes after it.
+    A process that may die, and one that comes after it.
 
     @ivar pebble: the authority.
     @ivar state: the directory that both have their state in.
@@ -138,6 +138,7 @@ class KilledTests(LoadCase):
         self.directory = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, self.directory)
         self.state = os.path.join(self.directory, "state")
+        self.make_state()
         self.port = free_port()
         self.pebble: Pebble = await start_pebble(self, tls_port=self.port, authorization_reuse=0)
         roots = os.path.join(self.directory, "pebble-ca.pem")
@@ -153,6 +154,9 @@ class KilledTests(LoadCase):
         }
         options = ":".join(f"{key}={quoteStringArgument(value)}" for key, value in given.items())
         self.text = f"bioconn:{self.port}:{options}"
+
+    def make_state(self) -> None:
+        """Put something in the place of the directory that is to be made for the state."""
 
     def start(self, *step: object) -> Program:
         """Start a server, which is to die at this step."""
@@ -192,6 +196,10 @@ class KilledTests(LoadCase):
                 assert facts.peer_certificate is not None
                 return facts.peer_certificate
         raise AssertionError(f"no certificate; the server has said:\n{program.said}")
+
+
+class KilledTests(OrderCase):
+    """It dies at a step of its order."""
 
     async def check(self, step: Sequence[object]) -> None:
         await self.prepare()

@@ -1,0 +1,1 @@
+"""Faults of the machine under the command, with honest clients beside them."""
