@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import cast
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IProtocolFactory, IStreamServerEndpoint
+from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactor
 from twisted.trial.unittest import SynchronousTestCase
 
 from twisted_bioconn.errors import ConfigurationError
 from twisted_bioconn.server.adoption import Sockets
-from twisted_bioconn.server.openings import Accepted, Openings, why_not
+from twisted_bioconn.server.openings import Accepted, Listener, Openings, why_not
 
 
 class AcceptedTests(SynchronousTestCase):
@@ -52,6 +58,40 @@ class AcceptedTests(SynchronousTestCase):
         last.connected = False
         self.assertFalse(openings.are_in_use)
         self.assertEqual(openings._accepted, [])
+
+    def test_forgotten(self) -> None:
+        """However often a port is opened anew, nothing is left of those that nobody uses."""
+        openings = Openings(MemoryReactor(), Sockets())
+
+        class Transport:
+            connected = True
+
+        class Port:
+            transport = Transport
+
+            def getHost(self) -> IPv4Address:
+                return IPv4Address("TCP", "127.0.0.1", 8443)
+
+            def stopListening(self) -> None:
+                """It is closed."""
+
+        class Endpoint:
+            def listen(self, factory: IProtocolFactory) -> Deferred[Port]:
+                return succeed(Port())
+
+        listener = Listener("it", cast(IStreamServerEndpoint, Endpoint()), Factory())
+        with_client = self.successResultOf(openings.listen(listener))
+        client = with_client.port.transport()
+        self.successResultOf(openings.close(with_client))
+        for _ in range(5):
+            opening = self.successResultOf(openings.listen(listener))
+            self.successResultOf(openings.close(opening))
+        # The last one, and the one that has a client.
+        self.assertEqual(len(openings._accepted), 2)
+        self.assertEqual(openings.count, 1)
+        client.connected = False
+        self.successResultOf(openings.listen(listener))
+        self.assertEqual(len(openings._accepted), 1)
 
 
 class ReasonTests(SynchronousTestCase):

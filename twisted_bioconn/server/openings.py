@@ -155,6 +155,8 @@ class Openings:
             if isinstance(port, Port):
                 takes = 2 if accepted.back_ends else 1
                 port.has_room = partial(self._descriptors.take, takes)
+            # Each reload may open a port, and a server is reloaded for years.
+            self._forget_unused()
             self._accepted.append(accepted)
             opening = Opening(listener, port, accepted)
             self.open.append(opening)
@@ -200,12 +202,16 @@ class Openings:
     @property
     def are_in_use(self) -> bool:
         """Whether a connection is open, to a port that is open or to one that was."""
+        self._forget_unused()
+        return any(each.are_open for each in self._accepted)
+
+    def _forget_unused(self) -> None:
+        """Forget the ports that were open and have no connection any more."""
         self._accepted = [
             each
             for each in self._accepted
             if each.are_open or any(each is opening.accepted for opening in self.open)
         ]
-        return any(each.are_open for each in self._accepted)
 
     @property
     def count(self) -> int:
