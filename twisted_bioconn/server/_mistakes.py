@@ -4,6 +4,7 @@ What is wrong in what an operator has written, and where it is written.
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -15,7 +16,17 @@ from twisted_bioconn.errors import ConfigurationError
 from twisted_bioconn.server._toml import Path, positions
 from twisted_bioconn.server.facts import whole_sentence
 
-__all__ = ["TARGETS", "Mistake", "Mistakes", "Place", "Source", "Words", "masked", "shown"]
+__all__ = [
+    "TARGETS",
+    "Mistake",
+    "Mistakes",
+    "Place",
+    "Source",
+    "Words",
+    "blotted",
+    "masked",
+    "shown",
+]
 
 TARGETS = ("forward", "web", "wsgi", "factory", "echo")
 """The keys of which a listener has one: what its clients get."""
@@ -56,6 +67,17 @@ def masked(text: str) -> str:
     """
     for password in _PASSWORDS:
         text = password.sub(r"\1***", text)
+    return text
+
+
+def blotted(text: str) -> str:
+    """The same, with a star for each byte of them, as the file system encodes it."""
+
+    def stars(match: re.Match[str]) -> str:
+        return match[1] + "*" * len(os.fsencode(match[0][len(match[1]) :]))
+
+    for password in _PASSWORDS:
+        text = password.sub(stars, text)
     return text
 
 

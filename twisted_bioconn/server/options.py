@@ -35,6 +35,7 @@ from twisted_bioconn.server.holdings import LEAST
 from twisted_bioconn.server.inspection import name_asked_for
 from twisted_bioconn.server.logs import FORMATS, log_as
 from twisted_bioconn.server.pairs import pairs_of
+from twisted_bioconn.server.secrecy import blot_command_line
 from twisted_bioconn.server.targets import Pair
 
 _SCALARS = ("state", "workers", "drain", "status", "log", "max-buffered")
@@ -215,6 +216,7 @@ class Options(usage.Options):
         @raise SystemExit: it is wrong. Twisted would print all the options there are, on stdout,
             and what is wrong below them.
         """
+        blot_command_line()
         try:
             super().parseOptions(options)  # type: ignore[no-untyped-call]
         except usage.UsageError as error:

@@ -40,6 +40,7 @@ from twisted_bioconn.server.options import Options
 from twisted_bioconn.server.relay import RelayFactory
 from twisted_bioconn.server.reloading import Proposal
 from twisted_bioconn.server.renewal import Renewal
+from twisted_bioconn.server.secrecy import dump_no_core
 from twisted_bioconn.server.sites import (
     EchoFactory,
     WSGISite,
@@ -99,6 +100,7 @@ def makeService(options: Options) -> Front:
             for each in listeners
         ]
         raise SystemExit(inspect(reactor, shown, reports, sys.stdout))
+    dump_no_core()
     # Only twistd knows daemons; what is not one has a terminal, or what stands in for it. Both are
     # asked for by their lasting names: the others may be the log's by now.
     parent: Any = options.parent or {}
