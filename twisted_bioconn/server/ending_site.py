@@ -14,6 +14,8 @@ from twisted.internet.interfaces import IAddress
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request, Site
 
+from twisted_bioconn.server.access_line import access_line
+
 __all__ = ["FIRST_REQUEST", "EndingSite"]
 
 FIRST_REQUEST = 2.0
@@ -64,6 +66,7 @@ class EndingSite(Site):
     requestFactory = _Request
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
+        named = {"logFormatter": access_line, **named}
         super().__init__(*arguments, **named)  # type: ignore[no-untyped-call]
         self.ends = False
         self._channels: WeakSet[Any] = WeakSet()
