@@ -23,7 +23,6 @@ from twisted.internet import ssl
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from zope.interface import implementer
@@ -32,9 +31,10 @@ from tests.protocol_wire import MemoryConnection, MemorySocket, StreamConnection
 from twisted_bioconn import _creators, _openssl, connector
 from twisted_bioconn._public_engine import PublicEngine
 from twisted_bioconn.protocol import TLSConnectorFactory
+from twisted_bioconn.reactor import _TWISTEDS
 
-STOCK: Any = TLSMemoryBIOFactory
-"""Twisted's own factory, taken before anything could put ours in its place."""
+STOCK: Any = _TWISTEDS["TLSMemoryBIOFactory"]
+"""Twisted's own factory, though the reactor may have put ours in its place."""
 
 TLS12, TLS13 = SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION
 

@@ -102,6 +102,15 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(status, 1)
         self.assertIn("uvloop is left out: the Python module uvloop", printed.getvalue())
 
+    def test_stock(self) -> None:
+        """What is compared with Twisted's own TLS is, on our reactors too."""
+        code = (
+            "from twisted_bioconn.reactor import install; install()\n"
+            "from tests.protocol_material import STOCK; print(STOCK.__module__)"
+        )
+        done = run_python("-c", code)
+        self.assertEqual(done.stdout, "twisted.protocols.tls\n", done.stderr)
+
     def test_modules(self) -> None:
         """The quick ones are among all."""
         self.assertLessEqual(set(QUICK), set(modules()))
