@@ -12,6 +12,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable
+from threading import Event, Thread
 from typing import Any
 
 import trustme
@@ -33,6 +34,39 @@ from twisted_bioconn.server.upgrade import (
 
 class UpgradeTests(LifeCase):
     """SIGUSR2."""
+
+    def test_status(self) -> None:
+        """Somebody tells it at each moment: the old one, until the new one does."""
+        command = self.begin("--status", "unix:s.sock", *ECHO)
+        command.wait_for(re.compile(r"status: .*s\.sock$"))
+        told: list[str] = []
+        failures: list[Exception] = []
+        enough = Event()
+
+        def ask() -> None:
+            while not enough.is_set():
+                try:
+                    told.append(command.status("/readyz"))
+                except Exception as error:
+                    failures.append(error)
+                enough.wait(0.01)
+
+        asking = Thread(target=ask)
+        asking.start()
+        self.addCleanup(asking.join, 300)
+        self.addCleanup(enough.set)
+        self.until(lambda: told)
+        os.kill(command.pid, signal.SIGUSR2)
+        self.succeeded(command)
+        self.assertEqual(self.status_of(command), 0)
+        count = len(told)
+        self.until(lambda: len(told) > count + 5)
+        enough.set()
+        asking.join(300)
+        self.assertEqual(failures, [])
+        self.assertEqual(told[-1], "ready\n")
+        # The name in the file system is the new one's: it goes with that.
+        self.assertTrue(os.path.exists(os.path.join(command.directory, "s.sock")))
 
     def test_under_load(self) -> None:
         """None is refused, none is cut, and what the old one has goes on there to its end."""

@@ -215,6 +215,10 @@ class Sockets:
         """Which of those that were inherited are in use, by their places in the list."""
         return [place for place, held in enumerate(self._inherited) if held.taken is not None]
 
+    def holds(self, asked: Asked) -> bool:
+        """Whether a port that is opened for this would get a socket that is held."""
+        return any(held.asked == asked for held in self._held)
+
     def own(self) -> None:
         """The process that these were inherited from has let go of them."""
         for held in self._inherited:

@@ -68,7 +68,9 @@ class ObservedFront(Front):
         told.checks.append(lambda: none_is_up(self._listeners))
         told.registry.register(BackEndCollector(lambda: self._listeners))
         told.registry.register(BufferCollector(HOLDINGS))
-        self._status = StatusService(reactor, status, told)
+        # With workers it is the first of them that listens, and they inherit nothing.
+        sockets = self._sockets if self._workers is None else None
+        self._status = StatusService(reactor, status, told, sockets)
         # The one before has the place until we say that we are ready.
         self._status.waits = self._predecessor is not None
         self._status.setServiceParent(self)  # type: ignore[no-untyped-call]
@@ -115,8 +117,15 @@ class ObservedFront(Front):
         super()._serve(workers, worker)
 
     def _leave(self, left: Iterable[Any] = (), seconds: float | None = None) -> None:
+        left = list(left)
         super()._leave(left, seconds)
-        self._status.step_aside()
+        self._status.step_aside(left)
+
+    def _take_over(self) -> bool:
+        takes_over = super()._take_over()
+        if takes_over:
+            self._status.take_over()
+        return takes_over
 
     def _reload_for_operator(self) -> str | Deferred[str]:
         if self._worker is not None:

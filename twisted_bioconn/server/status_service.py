@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.endpoints import UNIXServerEndpoint
 from twisted.internet.interfaces import IDelayedCall, IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -23,9 +24,15 @@ from twisted_bioconn._transport import address_text
 from twisted_bioconn.endpoints import ServerEndpoint
 from twisted_bioconn.errors import ConfigurationError
 from twisted_bioconn.server._mistakes import masked
+from twisted_bioconn.server.adoption import Asked, Sockets, leave
 from twisted_bioconn.server.openings import Listener, why_not
 from twisted_bioconn.server.status import Status, StatusSite
-from twisted_bioconn.server.status_ports import Audience, StatusPort, status_port
+from twisted_bioconn.server.status_ports import (
+    SOCKET_MODE,
+    Audience,
+    StatusPort,
+    status_port,
+)
 
 __all__ = ["StatusService"]
 
@@ -39,19 +46,29 @@ class StatusService(Service):
 
     @ivar status: what there is to tell.
     @ivar waits: whether the place may be another process's yet, which is about to leave it.
+
+    One process hands the socket down to its new version, as it does with those of its ports; so
+    there is no moment without a status.  What comes until it is the new one's turn waits for it in
+    the queue, or is answered by the old one.
     """
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, place: str, status: Status) -> None:
+    def __init__(
+        self, reactor: Any, place: str, status: Status, sockets: Sockets | None = None
+    ) -> None:
         """
         @param place: as L{status_port} takes it.
+        @param sockets: those of this process, where its new version is to inherit the place;
+            L{None} where it has to wait for it.
         @raise ConfigurationError: there is no such place, or strangers could come there.
         """
         self.status = status
         self.waits = False
         self._reactor = reactor
         self._place = place
+        self._sockets = sockets
+        self._is_inherited = False
         self._port: StatusPort | None = status_port(reactor, place)
         self._listening: IListeningPort | None = None
         self._retry: IDelayedCall | None = None
@@ -110,13 +127,25 @@ class StatusService(Service):
         account.address = address_text(port.getHost())
         account.port = port
 
-    def step_aside(self) -> Deferred[None]:
+    def take_over(self) -> None:
+        """The process before has let go of the place."""
+        inherited, self._is_inherited = self._is_inherited, False
+        if inherited and self._listening is not None:
+            cast(Any, self._listening).startReading()
+
+    def step_aside(self, left: Iterable[Any] = ()) -> Deferred[None]:
         """
         Leave the place to another process, which serves from now on.  With a path there is another
         one for this: the same, and the number of this process behind it.
+
+        @param left: the ports whose sockets that one has.
         """
         if not self.running:
             return succeed(None)
+        self._sockets = None
+        if self._listening in left:
+            leave(self._listening)
+            self._listening = None
         self.status.fellows = None
         self._port = self._beside(str(os.getpid()))
         self._told = False
@@ -154,7 +183,7 @@ class StatusService(Service):
             return
         failures: list[Failure] = []
         site = StatusSite(self.status, port.audience)
-        listening = maybeDeferred(port.endpoint.listen, site)
+        listening = self._listen_at(port, site)
         listening.addCallbacks(self._listens, failures.append)
         if not failures:
             self._log.info("status: {place}", place=port.words)
@@ -167,6 +196,19 @@ class StatusService(Service):
             self._log.info("status: waiting for {place}: {reason}", place=port.words, reason=reason)
         self._retry = self._reactor.callLater(INTERVAL, self._listen)
 
+    def _listen_at(self, port: StatusPort, site: StatusSite) -> Deferred[IListeningPort]:
+        sockets, endpoint = self._sockets, port.endpoint
+        if sockets is None:
+            return maybeDeferred(endpoint.listen, site)
+        if port.audience is Audience.OWNER and sockets.holds(Asked("unix", port.words, 0)):
+            # The process before listens there, and that is as it should be.
+            endpoint = UNIXServerEndpoint(self._reactor, port.words, mode=SOCKET_MODE)
+        before = sockets.adopted
+        with sockets.used_by(self._reactor):
+            listening = maybeDeferred(endpoint.listen, site)
+        self._is_inherited = sockets.adopted != before
+        return listening
+
     def _listen_quietly(self) -> None:
         """Where it cannot be had any more, nothing depends on it."""
         if not self.running:
@@ -178,6 +220,9 @@ class StatusService(Service):
 
     def _listens(self, listening: IListeningPort) -> None:
         self._listening = listening
+        if self._is_inherited:
+            # Until this one serves, the other one says how things are.
+            cast(Any, listening).stopReading()
 
     def _close(self) -> Deferred[None]:
         retry, self._retry = self._retry, None
