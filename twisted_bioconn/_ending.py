@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from twisted.internet.error import ConnectionAborted, TimeoutError
-from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime
 from twisted.python.failure import Failure
 
 from ._flow import FlowControl
@@ -15,7 +15,13 @@ from ._gate import Gate, GateState
 from ._phase import LIVE, Phase
 from ._transport import abort, unsent
 from .connector import BEFORE_OPEN, State
-from .errors import PeerError
+from .errors import Direction, PeerError
+
+LINGER = 2.0
+"""Seconds for which a peer that was told of a fault by an alert is read on, at most."""
+
+LINGER_BYTES = 64 * 1024
+"""Bytes that are read of it meanwhile, at most."""
 
 _WE_CLOSED = (State.LOCAL_CLOSED, State.CLOSED, State.FAILED)
 
@@ -30,6 +36,9 @@ class Ending(FlowControl):
     _gate: Gate | None = None
     _halfClosing = False
     _nothingUnsent = False
+    _lingering = 0
+
+    _deadlineClock: IReactorTime | None = None
 
     # What the rest of the protocol has for us: to send what can be sent, to call the application,
     # and to end for a fault of the peer's.
@@ -78,8 +87,12 @@ class Ending(FlowControl):
             else:
                 self._awaitPeer()
 
-    def _disconnect(self) -> None:
-        """Nothing more will come, or nothing good: send what is left, and close the transport."""
+    def _disconnect(self, lingers: bool = False) -> None:
+        """
+        Nothing more will come, or nothing good: send what is left, and close the transport.
+
+        @param lingers: whether the peer is to be read on for a while, see L{_linger}.
+        """
         if self._link.phase in LIVE:
             self.flush()
         if self._link.phase in LIVE:
@@ -90,6 +103,56 @@ class Ending(FlowControl):
                 # The transport would wait for it, and nothing that it produces can be sent.
                 self.unregisterProducer()
                 self._tell(membrane.stopProducing)
+            if lingers:
+                self._linger()
+            else:
+                self.transport.loseConnection()
+
+    def _mayLinger(self, error: PeerError) -> bool:
+        """
+        Whether the end for this fault is one to linger for: a server's, by an alert that is yet to
+        be sent, on a transport that can end one direction alone and has a clock.
+        """
+        connector = self._needConnector()
+        return (
+            not connector.is_client
+            and connector.pending_ciphertext > 0
+            and error.direction is not Direction.RECEIVED
+            and not self._wireEnded
+            and self._deadlineClock is not None
+            # After startTLS the application has the transport too, and its methods are ours.
+            and self._connectWrapped
+            and hasattr(self.transport, "loseWriteConnection")
+        )
+
+    def _linger(self) -> None:
+        """
+        End our direction of the transport behind the alert, and discard what comes until the peer
+        ends its own, for L{LINGER} and L{LINGER_BYTES} at most.
+
+        A socket that is closed while there is something unread, or before something comes, is reset
+        (RFC 1122, section 4.2.2.13), and a peer that is about to write hears of that before it
+        reads the alert.  In TLS 1.3 a client writes before it knows whether its certificate is
+        taken, so it would not learn what was wrong.
+        """
+        self._lingering = LINGER_BYTES
+        self._link.deadline.set(LINGER, self._stopLingering)
+        # Whoever has paused it wants no more, but is not told of the end before that has come.
+        self.transport.resumeProducing()
+        self.transport.loseWriteConnection()
+
+    def _discard(self, data: bytes) -> None:
+        """Something has come that nobody wants."""
+        if len(data) < self._lingering:
+            self._lingering -= len(data)
+        else:
+            self._stopLingering()
+
+    def _stopLingering(self) -> None:
+        """Close the transport, if that was put off, and it has not been lost or reset since."""
+        if self._lingering and self._link.phase is Phase.DISCONNECTED:
+            self._lingering = 0
+            self._awaitPeer()
             self.transport.loseConnection()
 
     def _drain(self) -> None:

@@ -18,7 +18,8 @@ CONNECTED is all of normal life, the handshake included.  ENDING: C{loseConnecti
 waits for what was promised to be sent: bytes written before the handshake is done, or a producer
 that has not finished.  CLOSING: our close_notify is on its way; we read on until the peer's comes,
 so that no reset destroys what the peer has not read yet.  DISCONNECTED: the transport has been
-told to close and nothing more is delivered.  Any phase may be skipped, none is entered twice.
+told to close, or, by a server that has sent a fatal alert, to end our direction of it alone, and
+nothing more is delivered.  Any phase may be skipped, none is entered twice.
 
 When bytes go out
 =================
@@ -111,7 +112,6 @@ class TLSConnectorProtocol(Ending):
 
     newConnector: Callable[..., Connector] = Connector
     _gathering: IDelayedCall | None = None
-    _deadlineClock: IReactorTime | None = None
     _started = 0.0
     _peerEnded = False
     _shrinking: IDelayedCall | None = None
@@ -208,6 +208,7 @@ class TLSConnectorProtocol(Ending):
         """Take ciphertext from the transport and give the application what is in it."""
         connector = self._link.connector
         if connector is None or self._link.phase not in LIVE:
+            self._discard(data)
             return
         outer, self._link.delivering = self._link.delivering, True
         self._link.deadline.received += len(data)
@@ -344,7 +345,7 @@ class TLSConnectorProtocol(Ending):
         if self._link.phase not in LIVE:
             return
         self._reason = self._reason or reason_of(error, self._needConnector())
-        self._disconnect()
+        self._disconnect(self._mayLinger(error))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The transport is gone: tell the application, once, and let go of everything."""
@@ -425,6 +426,7 @@ class TLSConnectorProtocol(Ending):
         """The transport will bring no more bytes, though it may still take some."""
         connector = self._link.connector
         if connector is None or self._link.phase not in LIVE:
+            self._stopLingering()
             return
         self._wireEnded = True
         outer, self._link.delivering = self._link.delivering, True
