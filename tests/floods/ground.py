@@ -32,7 +32,7 @@ from tests.server.test_growth import resident
 
 __all__ = ["Flood", "Ground", "Honest", "Outcome", "measure"]
 
-ALONE = 2.0 if SLOW else 0.5
+ALONE = 1.5 if SLOW else 0.5
 """Seconds for which honest clients are alone, and a flood goes on at the least."""
 
 PATIENCE = 120.0
