@@ -140,10 +140,10 @@ class Command:
         Read all that it writes from now on, which L{wait_for} finds no more: one that says more
         than a pipe holds would wait for us.
         """
-        self._reader = Thread(target=self._read)
+        self._reader = Thread(target=self._read_all)
         self._reader.start()
 
-    def _read(self) -> None:
+    def _read_all(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self.lines.append(line.rstrip("\n"))
