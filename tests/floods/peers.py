@@ -133,7 +133,7 @@ def pour(end: socket.socket, make: Callable[[], bytes], most: int) -> tuple[int,
     return sent, is_ended(end)
 
 
-def is_ended(end: socket.socket, seconds: float = PATIENCE) -> bool:
+def is_ended(end: socket.socket, seconds: float = 30.0) -> bool:
     """Whether the other end ends a connection within so many seconds, whatever it says first."""
     deadline = monotonic() + seconds
     try:
