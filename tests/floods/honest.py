@@ -138,6 +138,9 @@ def main(host: str, port: str, authority: str) -> None:
                 each.times, each.lost, each.connections = [], [], 0
             turn.begin()
         else:
+            # However slow it is, and we were to start, each has its connection by then.
+            while not all(each.times or each.lost for each in clients):
+                sleep(PACE)
             turn.end()
             print(json.dumps(_told(clients)), flush=True)
 
