@@ -30,7 +30,7 @@ from twisted_bioconn.certificates.development import DevelopmentAuthority
 from twisted_bioconn.certificates.directory_store import DirectoryStore
 from twisted_bioconn.certificates.loading import ABANDONED, CertifiedKey
 
-KILLS = 21 if SLOW else 6
+KILLS = 24 if SLOW else 6
 """Of each kind; of those that take longer half as many, or a third."""
 
 _RELOADED = re.compile("reloaded: .* certificates are served, none failed")
@@ -217,7 +217,7 @@ class CommandTests(KillCase):
         directory = os.path.abspath(self.mktemp())
         os.makedirs(directory)
         write_names(directory, 30)
-        for _ in range(KILLS // 2):
+        for _ in range(KILLS // 3):
             command = self.run_command(f"127.0.0.1:0:certificates={directory}")
             # It takes signals once it serves, which is a little later than it listens.
             self.serves(command.port())
@@ -232,7 +232,7 @@ class CommandTests(KillCase):
         command.wait_for(_RELOADED)
         self.ends_well(command)
         self.assertEqual(len(os.listdir(directory)), 30)
-        show(f"SIGKILL x{KILLS // 2} as the command reloads", "certificates served 30")
+        show(f"SIGKILL x{KILLS // 3} as the command reloads", "certificates served 30")
 
     def run_command(self, listen: str = "127.0.0.1:0") -> Drained:
         return self.command("--state", self.state, "--listen", listen, "--echo", start=TWISTD)
