@@ -56,7 +56,7 @@ class ClockTests(MachineCase):
         os.replace(f"{self.clock}.new", self.clock)
 
     def jump(self, seconds: int) -> None:
-        options = "127.0.0.1:0:handshakeTimeout=6:idleTimeout=6"
+        options = "127.0.0.1:0:handshakeTimeout=10:idleTimeout=10"
         command = self.command(
             "--listen", options, "--echo", start=("-c", _PROGRAM + TWISTD[1], *TWISTD[2:])
         )

@@ -31,6 +31,9 @@ development.DevelopmentAuthority._renewal = lambda self, leaf: (
 _START = ("-c", _PROGRAM + TWISTD[1], *TWISTD[2:])
 _RENEWED = re.compile("the development certificate is renewed")
 _FILES = ["bioconn/ca-key.pem", "bioconn/ca.pem", "bioconn/leaf.pem"]
+_LINES = 50
+"""Lines of the log that are longer than a page."""
+
 _FULL, _READ_ONLY = "No space left on device", "Read-only file system"
 
 
@@ -162,11 +165,14 @@ class DiskTests(MachineCase):
 
         def fault() -> None:
             nonlocal missing
-            parts.append(honest.begin())
+            beside = honest.begin()
+            parts.append(beside)
             self.disk.fill()
+            # There is a line for each connection, and room for them in the last page of the log.
+            self.until(lambda: len(beside.anew) >= _LINES)
             honest.wait_for(REQUESTS)
             self.disk.make_room()
-            honest.wait_for(2 * REQUESTS)
+            self.until(lambda: len(beside.anew) >= _LINES + 5)
             pattern = f"(\\d+) lines are missing here: {log} could not be written: {_FULL}$"
             missing += int(self.logged(log, pattern))
             honest.begin()
