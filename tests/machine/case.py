@@ -41,9 +41,6 @@ def show(
     ROWS.append(Row(case, parts or (Figures(), Figures(), Figures()), levels, counted))
 
 
-_LISTENING = re.compile(r": listening on .*:(?P<port>\d+)$")
-
-
 class Drained(Command):
     """
     The command, whose log is read all the time: it has a line for each connection.
@@ -55,7 +52,7 @@ class Drained(Command):
         self._at_end = False
         super().__init__(*args, **kw)  # type: ignore[arg-type]
         assert self._process.stdout is not None
-        self._drain = Thread(target=self._read, args=(self._process.stdout,), daemon=True)
+        self._drain = Thread(target=self._read_all, args=(self._process.stdout,), daemon=True)
         self._drain.start()
 
     def wait_for(self, pattern: re.Pattern[str]) -> re.Match[str]:
@@ -87,7 +84,7 @@ class Drained(Command):
         self._drain.join(PATIENCE)
         return status
 
-    def _read(self, stdout: IO[str]) -> None:
+    def _read_all(self, stdout: IO[str]) -> None:
         for line in stdout:
             with self._more:
                 self.lines.append(line.rstrip("\n"))
