@@ -257,13 +257,13 @@ PROTOCOLS = [
     Failing(
         Cause.GARBAGE,
         lambda: sending(b"\x9d\x01\xfd\xee what"),
-        "sent what is neither TLS nor any protocol known here: 9d 01 fd ee",
+        "sent what is neither TLS nor any protocol known here: 9d 01 fd ee …",
         setting="plain",
     ),
     Failing(
         Cause.GARBAGE,
         lambda: sending(b"hello there\r\n"),
-        "known here: 'hello there'",
+        "known here: 'hell' …",
         setting="plain",
     ),
     Failing(

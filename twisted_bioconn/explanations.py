@@ -445,7 +445,7 @@ def _facts(failure: FailedHandshake) -> dict[str, str]:
         "seconds": _seconds(failure),
         "waited": f"{failure.waited:.3g} seconds",
         "received": "1 byte" if failure.received == 1 else f"{failure.received} bytes",
-        "first": _excerpt(first),
+        "first": _excerpt(first, failure.is_server),
         "reason": _text(failure.error),
         "protocol": protocol,
         "whose": "the certificate",
@@ -477,10 +477,21 @@ def _seconds(failure: FailedHandshake) -> str:
         return f"{failure.waited:.3g} seconds"
 
 
-def _excerpt(first: bytes) -> str:
-    """The first bytes: as text as far as they are that, else in hexadecimal."""
+_TOLD = 4
+"""Of what a client has sent, so many bytes are told: as many as say what it may be."""
+
+
+def _excerpt(first: bytes, is_client: bool) -> str:
+    """
+    The first bytes: as text as far as they are that, else in hexadecimal.
+
+    @param is_client: whether they are a client's, who may have begun with a password.  What a
+        server begins with is a greeting, or the status of an answer.
+    """
     if not first:
         return "nothing is known of it"
+    if is_client and len(first) > _TOLD:
+        return f"{_excerpt(first[:_TOLD], True)} …"
     line = first[:40].partition(b"\n")[0].rstrip(b"\r")
     if line and all(0x20 <= each < 0x7F for each in line):
         return repr(line.decode("ascii"))
