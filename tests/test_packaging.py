@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.programs import missing
+from twisted_bioconn.endpoint_strings import SERVER_OPTIONS
 
 CHECKOUT = Path(__file__).parent.parent
 PACKAGE = CHECKOUT / "twisted_bioconn"
@@ -189,6 +191,49 @@ class InstallationTests(TestCase):
         cache.mkdir()
         self.addCleanup(cache.rmdir)
         self.assertIn(" bioconn ", self.installed.twistd("--help"))
+
+
+class SecurityTests(SynchronousTestCase):
+    """C{SECURITY.md}: for whoever has found a fault."""
+
+    TEXT = (CHECKOUT / "SECURITY.md").read_text("utf-8")
+
+    def test_in_source_distribution(self) -> None:
+        """It is in what is uploaded, with the pages that it leads to."""
+        source, out = Path(self.mktemp()).absolute(), Path(self.mktemp()).absolute()
+        out.mkdir()
+        left_out = shutil.ignore_patterns("__pycache__", ".git*", "tests", "benchmarks", "build")
+        shutil.copytree(CHECKOUT, source, ignore=left_out)
+        build = f"from setuptools import build_meta; build_meta.build_sdist({str(out)!r})"
+        done = run(sys.executable, "-c", build, cwd=source)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        [archive] = out.glob("*.tar.gz")
+        with tarfile.open(archive) as packed:
+            names = {name.partition("/")[2] for name in packed.getnames()}
+        linked = re.findall(r"\]\(([^)]+)\)", self.TEXT)
+        self.assertIn("docs/threat-model.md", linked)
+        self.assertLessEqual({"SECURITY.md", "CHANGELOG.md", "LICENSE", *linked}, names)
+
+    def test_facts(self) -> None:
+        """What it names is there, it invents no address, and the README leads to it."""
+        for path in re.findall(r"\]\(([^)]+)\)", self.TEXT):
+            self.assertTrue((CHECKOUT / path).is_file(), path)
+        settings = configparser.ConfigParser()
+        settings.read(CHECKOUT / "setup.cfg")
+        self.assertIn("cryptography", settings["options"]["install_requires"])
+        self.assertEqual(
+            {name for name in SERVER_OPTIONS if name.startswith("unsafe")},
+            {"unsafeTraceSecrets", "unsafeKeyLog"},
+        )
+        command = (PACKAGE / "server" / "options.py").read_text("utf-8")
+        for option in ("trace-failures", "version"):
+            self.assertIn(f"--{option}", self.TEXT)
+            self.assertIn(option, command)
+        addresses = set(re.findall(r"[\w.+-]+@[\w-]+\.[\w.]+|https?://\S+", self.TEXT))
+        self.assertEqual(addresses, set())
+        for heading in ("Supported versions", "How to report", "What is promised"):
+            self.assertIn(f"## {heading}\n", self.TEXT)
+        self.assertIn("(SECURITY.md)", (CHECKOUT / "README.md").read_text("utf-8"))
 
 
 class CheckoutTests(SynchronousTestCase):
