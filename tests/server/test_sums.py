@@ -61,6 +61,12 @@ class StatusTests(SynchronousTestCase):
         own = report(2, 3, 0.25)
         self.assertEqual(add_status(own, []), own)
 
+    def test_obstacles(self) -> None:
+        """Why it is not ready, the first one says; the others may have their own reasons."""
+        own, other = ({**report(each, 0), "obstacles": [f"{each} is not"]} for each in (1, 2))
+        for others in ([], [other], [report(2, 0)]):
+            self.assertEqual(add_status(own, others)["obstacles"], ["1 is not"])
+
     def test_gone(self) -> None:
         """Of a process that is no more there are its counts, and no connections."""
         told = add_status(report(2, 3), [counts_of_status(report(1, 4, 9.0))])

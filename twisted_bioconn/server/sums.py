@@ -147,7 +147,7 @@ def add_status(own: dict[str, Any], others: Sequence[dict[str, Any]]) -> dict[st
     """
     told = [own, *others]
     return {
-        **_added([{**each, "processes": []} for each in told]),
+        **_added([{**each, "processes": [], "obstacles": []} for each in told]),
         **{name: own[name] for name in ("pid", "worker", "now", "obstacles")},
         "started": min(each["started"] for each in told),
         "uptime": max(each["uptime"] for each in told),
