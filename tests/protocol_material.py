@@ -28,6 +28,7 @@ from twisted.trial.unittest import TestCase
 from zope.interface import implementer
 
 from tests.protocol_wire import MemoryConnection, MemorySocket, StreamConnection, Turns
+from twisted import version as twisted_version
 from twisted_bioconn import _creators, _openssl, connector
 from twisted_bioconn._public_engine import PublicEngine
 from twisted_bioconn.protocol import TLSConnectorFactory
@@ -413,6 +414,13 @@ def holds_on_stock(test: _Test) -> _Test:
     """Mark a test that Twisted's own TLS passes too."""
     test.holds_on_stock = True  # type: ignore[attr-defined]
     return test
+
+
+def holds_on_stock_since(major: int, minor: int) -> Callable[[_Test], _Test]:
+    """The same of Twisted's since this version; on an older one it has to fail."""
+    if (twisted_version.major, twisted_version.minor) >= (major, minor):
+        return holds_on_stock
+    return lambda test: test
 
 
 def _has_to_fail(test: Callable[[Any], Any]) -> Callable[[Any], Deferred[None]]:

@@ -32,7 +32,7 @@ from tests.protocol_material import (
     ListeningApp,
     ProtocolCase,
     client_options,
-    holds_on_stock,
+    holds_on_stock_since,
     issued,
     on_every_engine,
     server_context,
@@ -277,7 +277,7 @@ class CycleTests(ProtocolCase):
         finally:
             gc.enable()
 
-    @holds_on_stock
+    @holds_on_stock_since(26, 10)
     def test_client(self) -> None:
         """A client that verifies, with the options that Twisted makes, in either version."""
         for version in (TLS12, TLS13):
@@ -291,7 +291,7 @@ class CycleTests(ProtocolCase):
 
             self.assertGone(make)
 
-    @holds_on_stock
+    @holds_on_stock_since(26, 10)
     def test_server(self) -> None:
         """A server, with application protocols to choose from."""
         options = server_options(acceptableProtocols=[b"h2"])
