@@ -470,6 +470,21 @@ class LimitTests(ReactorCase):
         self.until(lambda: len(factory.made) == len(peers))
 
 
+class RefusedByFactoryTests(ReactorCase):
+    """What our own port does with a connection for which there is no protocol."""
+
+    def test_error(self) -> None:
+        """It is closed at once, and not when the last has let go of what was logged."""
+
+        def fail() -> App:
+            raise ValueError("in buildProtocol")
+
+        peer = self.raw(self.listen(Made(fail)))
+        with capturedLogs():
+            self.assertEqual(self.end_of(peer), b"")
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+
 class TwistedsPortTests(PortTests):
     """The same of Twisted's own reactor."""
 

@@ -276,7 +276,12 @@ class Port(tcp.Port):
             # A link-local address of IPv6, which means nothing without its scope.
             flags = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
             peer = (socket.getnameinfo(peer, flags)[0], *peer[1:])
-        protocol = self.factory.buildProtocol(self._buildAddr(peer))  # type: ignore[no-untyped-call, union-attr]
+        try:
+            protocol = self.factory.buildProtocol(self._buildAddr(peer))  # type: ignore[no-untyped-call, union-attr]
+        except BaseException:
+            # Whoever keeps what is logged keeps this frame, and with it the socket, open.
+            connection.close()
+            raise
         if protocol is None:
             connection.close()
             return
