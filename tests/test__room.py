@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.context_material import serving
 from twisted_bioconn import _room, preamble
-from twisted_bioconn._room import LEAST, RESERVE, TELL_INTERVAL, Room
+from twisted_bioconn._room import ASK_INTERVAL, LEAST, RESERVE, TELL_INTERVAL, Room
 from twisted_bioconn.port_options import PreambleOptions
 from twisted_bioconn.protocol import TLSConnectorFactory
 from twisted_bioconn.server.metrics import MemoryCollector
@@ -78,6 +78,8 @@ class RoomTests(SynchronousTestCase):
         self.free = 0
         self.assertFalse(self.room.is_there())
         self.limited = False
+        self.assertFalse(self.room.is_there())
+        self.now += ASK_INTERVAL
         self.assertTrue(self.room.is_there())
 
     def test_little_from_the_start(self) -> None:

@@ -41,6 +41,9 @@ what is held for one that does not read is less than one.
 LEAST = 2 * 1024 * 1024
 """The least that they become, where a process had little from the start."""
 
+ASK_INTERVAL = 0.1
+"""Seconds between two questions for the limits of a process, which may be changed as it runs."""
+
 TELL_INTERVAL = 10.0
 """Seconds in which connections that are lost are told of once."""
 
@@ -82,6 +85,8 @@ class Room:
         self._seconds = seconds
         self._refused_before: int | None = None
         self._quiet_until: float | None = None
+        self._asked_at: float | None = None
+        self._limited = False
         self._looked_at: float | None = None
         self._free = 0
 
@@ -89,7 +94,11 @@ class Room:
         """
         Whether there is enough for one more connection.  Otherwise it is counted as refused.
         """
-        if not self._is_limited() or self._has_reserve():
+        now = self._seconds()
+        if self._asked_at is None or now >= self._asked_at + ASK_INTERVAL:
+            self._asked_at = now
+            self._limited = self._is_limited()
+        if not self._limited or self._has_reserve():
             if self._refused_before is not None:
                 count, self._refused_before = self.refused - self._refused_before, None
                 _log.info("there is memory again: {count} connections were refused", count=count)

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.server.command import TWISTD, Command
 from tests.server.load import LifeCase
+from twisted_bioconn._room import ASK_INTERVAL
 from twisted_bioconn.server.descriptors import SPARE, Descriptors
 
 PAUSED = re.compile(r"accepting nobody on \d+ for now: Too many open files")
@@ -37,7 +38,8 @@ class LeftTests(SynchronousTestCase):
             self.counts += 1
             return self.used
 
-        return Descriptors(lambda: self.owed, lambda: self.most, count)
+        self.now = 5.0
+        return Descriptors(lambda: self.owed, lambda: self.most, count, lambda: self.now)
 
     def taken(self, descriptors: Descriptors, each: int) -> int:
         """Accept as many as there is room for, of which each has all that it takes."""
@@ -80,6 +82,7 @@ class LeftTests(SynchronousTestCase):
         self.assertEqual(self.counts, 1)
         # Not with a limit that is another one.
         self.most = 50_000
+        self.now += ASK_INTERVAL
         self.assertFalse(descriptors.take(1))
 
     def test_not_known(self) -> None:

@@ -12,6 +12,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from time import monotonic
+
+from twisted_bioconn._room import ASK_INTERVAL
 
 try:
     from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
@@ -25,7 +28,7 @@ __all__ = ["SPARE", "Descriptors"]
 SPARE = 16
 """Descriptors that no connection gets, where there may be at least four times as many."""
 
-_GIVEN = 64
+_GIVEN = 256
 """
 How many are given after a count, where there are few.  Of all that there are, they are an eighth.
 """
@@ -64,15 +67,19 @@ class Descriptors:
         owed: Callable[[], int],
         most: Callable[[], int | None] = _most,
         used: Callable[[], int | None] = _used,
+        seconds: Callable[[], float] = monotonic,
     ) -> None:
         """
         @param owed: how many those will still take that are connected already.
         @param most: how many there may be; L{None} for any number.
         @param used: how many there are; L{None} where that cannot be known.
+        @param seconds: what time it is.
         """
         self._owed = owed
         self._most = most
         self._used = used
+        self._seconds = seconds
+        self._asked_at: float | None = None
         self._left = 0
         self._limit: int | None = None
         self._is_short = False
@@ -83,7 +90,10 @@ class Descriptors:
 
         @return: whether there are as many.
         """
-        limit = self._most()
+        limit, now = self._limit, self._seconds()
+        if self._asked_at is None or now >= self._asked_at + ASK_INTERVAL:
+            self._asked_at = now
+            limit = self._most()
         if self._left < count or limit != self._limit:
             self._limit = limit
             self._left = self._count(count, limit)
