@@ -40,9 +40,10 @@ _MAKING = """
 import shutil, sys
 from twisted_bioconn.certificates import development
 path = sys.argv[1]
-print("begun", flush=True)
 number = 0
 while True:
+    if number == 1:
+        print("begun", flush=True)
     # A place of its own each time, which the last name tells.
     authority = development.DevelopmentAuthority(f"{path}/{number}")
     authority.leaf()
@@ -55,8 +56,11 @@ import hashlib, os, random, sys
 from twisted.internet.task import Clock
 from twisted_bioconn.certificates.directory_store import DirectoryStore
 store = DirectoryStore(Clock(), sys.argv[1])
-print("begun", flush=True)
+turn = 0
 while True:
+    if turn == 1:
+        print("begun", flush=True)
+    turn += 1
     data = os.urandom(random.randrange(1, 20000))
     value = hashlib.sha256(data).digest() + data
     name = f"acme/orders/{random.randrange(5)}"
