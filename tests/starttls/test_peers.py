@@ -40,8 +40,8 @@ class Front(Thread):
         super().__init__(daemon=True)
         self._dialogue = server(name)
         self._behind = behind
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.load_cert_chain(certificate)
+        self._for_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._for_tls.load_cert_chain(certificate)
         self._listening = socket.create_server(("127.0.0.1", 0))
         self._listening.settimeout(DEADLINE)
         self.port: int = self._listening.getsockname()[1]
@@ -67,7 +67,7 @@ class Front(Thread):
             self._say(connection, self._dialogue.feed(data))
         if self._dialogue.state is DialogueState.CLOSED:
             return
-        with self._context.wrap_socket(connection, server_side=True) as secure:
+        with self._for_tls.wrap_socket(connection, server_side=True) as secure:
             if isinstance(self._behind, bytes):
                 secure.sendall(self._behind)
                 secure.unwrap()
