@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections import deque
+from importlib.util import find_spec
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -126,6 +127,15 @@ class TextTests(SynchronousTestCase):
                 path = named[1] or path
                 text = (CHECKOUT / path).read_text("utf-8")
                 self.assertIn(f"def {named[2] or 'test_'}", text, promise)
+
+    def test_commands(self) -> None:
+        """Each command with which a claim of the tests is shown is there."""
+        rows = re.findall(
+            r"(?m)^\| .+ \| `python -m ([\w.]+)[^`]*` \|$", (DOCS / "tested.md").read_text("utf-8")
+        )
+        self.assertGreater(len(rows), 8)
+        for name in rows:
+            self.assertIsNotNone(find_spec(name), name)
 
     def test_lines(self) -> None:
         """Each line of the log that a page explains is one that the program has."""
