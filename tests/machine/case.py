@@ -52,7 +52,9 @@ class Drained(Command):
         self._at_end = False
         super().__init__(*args, **kw)  # type: ignore[arg-type]
         assert self._process.stdout is not None
-        self._drain = Thread(target=self._read_what_it_says, args=(self._process.stdout,), daemon=True)
+        self._drain = Thread(
+            target=self._read_what_it_says, args=(self._process.stdout,), daemon=True
+        )
         self._drain.start()
 
     def wait_for(self, pattern: re.Pattern[str]) -> re.Match[str]:
