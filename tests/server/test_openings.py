@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from typing import cast
+import socket
+from typing import Any, cast
 
+from twisted.internet import reactor as installed
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IProtocolFactory, IStreamServerEndpoint
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
 from twisted.internet.testing import MemoryReactor
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from twisted_bioconn.errors import ConfigurationError
 from twisted_bioconn.server.adoption import Sockets
-from twisted_bioconn.server.openings import Accepted, Listener, Openings, why_not
+from twisted_bioconn.server.openings import KEEPALIVE, Accepted, Listener, Openings, why_not
+
+reactor: Any = installed
 
 
 class AcceptedTests(SynchronousTestCase):
@@ -92,6 +98,37 @@ class AcceptedTests(SynchronousTestCase):
         client.connected = False
         self.successResultOf(openings.listen(listener))
         self.assertEqual(len(openings._accepted), 1)
+
+
+class KeepaliveTests(TestCase):
+    """Clients that vanish without a word."""
+
+    async def test_accepted(self) -> None:
+        """Each that is accepted is asked now and then whether it is there."""
+        accepted: list[socket.socket] = []
+
+        class Server(Protocol):
+            transport: Any
+
+            def connectionMade(self) -> None:
+                accepted.append(self.transport.getHandle())
+
+        openings = Openings(reactor, Sockets())
+        endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+        opening = await openings.listen(Listener("it", endpoint, Factory.forProtocol(Server)))
+        with socket.create_connection(("127.0.0.1", opening.port.getHost().port)):
+            end = reactor.seconds() + 100
+            while not accepted and reactor.seconds() < end:
+                await deferLater(reactor, 0.01)
+            [end_of_ours] = accepted
+            self.assertTrue(end_of_ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+            for name, value in KEEPALIVE:
+                if hasattr(socket, name):
+                    number = getattr(socket, name)
+                    self.assertEqual(end_of_ours.getsockopt(socket.IPPROTO_TCP, number), value)
+        await openings.close(opening)
+        while openings.count and reactor.seconds() < end:
+            await deferLater(reactor, 0.01)
 
 
 class ReasonTests(SynchronousTestCase):

@@ -4,7 +4,9 @@ The ports of a process: each is opened with what its clients get, and closed wit
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 from weakref import WeakSet
@@ -80,6 +82,26 @@ class Listener:
         return self.endpoint.all_options if isinstance(self.endpoint, ServerEndpoint) else []
 
 
+KEEPALIVE = (("TCP_KEEPIDLE", 120), ("TCP_KEEPINTVL", 30), ("TCP_KEEPCNT", 4))
+"""
+Seconds of silence after which a client is asked whether it is there, seconds between two questions,
+and how many it may leave without an answer (tcp(7)): one that has vanished is gone after 4 minutes.
+"""
+
+
+def _keep_alive(port: Any) -> None:
+    """Have clients that vanish be found out, which costs nothing: what is accepted inherits it."""
+    listening = getattr(port, "socket", None)
+    if listening is None or listening.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    with suppress(OSError):
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in KEEPALIVE:
+            # Windows and macOS have some of them.
+            if hasattr(socket, name):
+                listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
 class Accepted:
     """
     The connections that a port has accepted.
@@ -152,6 +174,7 @@ class Openings:
                 each.back_ends for each in listener.factories if isinstance(each, RelayFactory)
             )
             accepted.watch(port)
+            _keep_alive(port)
             if isinstance(port, Port):
                 takes = 2 if accepted.back_ends else 1
                 port.has_room = partial(self._descriptors.take, takes)
