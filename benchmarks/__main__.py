@@ -14,8 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from attrs import asdict
 
@@ -25,6 +24,7 @@ from .peers import PEERS, Peer, Site, peer_named
 from .plot import draw
 from .processes import Failed, Program
 from .results import BARE_END, Results, as_json, report
+from .terminal import interrupt, positive, say
 from .works import WORKS, Bench, Settings, Work
 
 Choice = TypeVar("Choice")
@@ -48,7 +48,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if not sys.platform.startswith("linux"):
         print("python -m benchmarks: it reads Linux's /proc, and this is another system.")
         return 1
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     settings = Settings(
         seconds=options.seconds,
         connections=options.connections,
@@ -130,11 +130,6 @@ def run(bench: Bench, works: Sequence[Work], peers: list[Peer], rounds: int) -> 
                     say(f"          no figure: {failure}")
 
 
-def say(line: str) -> None:
-    """Tell how it goes, beside the tables."""
-    print(line, file=sys.stderr, flush=True)
-
-
 def parser() -> argparse.ArgumentParser:
     """What the command line may have."""
     found = argparse.ArgumentParser(
@@ -159,7 +154,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--rounds", type=_whole, default=5, metavar="N", help="default: 5")
     found.add_argument(
         "--seconds",
-        type=_positive,
+        type=positive,
         default=2.0,
         metavar="S",
         help="that count, of each measurement; default: 2",
@@ -232,13 +227,6 @@ def _whole(text: str) -> int:
     return number
 
 
-def _positive(text: str) -> float:
-    number = float(text)
-    if not number > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not more than 0")
-    return number
-
-
 def _raise_limits() -> None:
     """Have as many descriptors as may be had; what is started from here has them too."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -252,10 +240,6 @@ def _headline(about: dict[str, Any]) -> str:
         f" load average {where['load average before']:.2f} before; "
         + ", ".join(f"{name} {number}" for name, number in what.items())
     )
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -156,13 +156,19 @@ class Program:
         deadline = time.monotonic() + limit
         for port in ports:
             while True:
-                if self._process.poll() is not None:
-                    raise self._failed(f"ended with status {self._process.returncode}")
+                self.check()
                 with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
                     break
                 if time.monotonic() > deadline:
                     raise self._failed(f"does not listen on port {port} after {limit:g} s")
                 time.sleep(0.02)
+
+    def check(self) -> None:
+        """
+        @raise Failed: it has ended.
+        """
+        if self._process.poll() is not None:
+            raise self._failed(f"ended with status {self._process.returncode}")
 
     def answer(self, question: object, limit: float) -> Any:
         """

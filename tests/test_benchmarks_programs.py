@@ -81,6 +81,19 @@ class ProgramTests(SynchronousTestCase):
         failure = self.assertRaises(Failed, program.wait_until_listening, free_port())
         self.assertEqual(str(failure), "it ended with status 1: no such certificate")
 
+    def test_check(self) -> None:
+        """Whether it still runs can be asked at any time."""
+        program = self.program("-c", "input(); raise SystemExit('it is over')", talks=True)
+        program.check()
+        stdin = program._process.stdin
+        assert stdin is not None
+        stdin.write(b"\n")
+        stdin.flush()
+        program._process.wait(60.0)
+        self.assertEqual(
+            str(self.assertRaises(Failed, program.check)), "it ended with status 1: it is over"
+        )
+
     def test_answer(self) -> None:
         """JSON in, JSON out."""
         script = "import json, sys; print(json.dumps([json.load(sys.stdin), 2]))"

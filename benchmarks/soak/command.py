@@ -15,8 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from attrs import define
 
@@ -25,6 +24,7 @@ from ..machine import machine, versions
 from ..peers import OURS, peer_named
 from ..plot import THEMES
 from ..processes import Failed
+from ..terminal import interrupt, positive, say
 from .honest import honest_kinds, long_clients
 from .hostile import hostile_kinds
 from .operator import Reloader, operator_kinds
@@ -55,17 +55,17 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument(
         "--seconds",
-        type=_positive,
+        type=positive,
         default=HOUR,
         metavar="S",
         help="how long; with less than 3000, whether a line is flat is not said; default: 3600",
     )
     found.add_argument(
-        "--every", type=_positive, default=5.0, metavar="S", help="between samples; default: 5"
+        "--every", type=positive, default=5.0, metavar="S", help="between samples; default: 5"
     )
     found.add_argument(
         "--faster",
-        type=_positive,
+        type=positive,
         default=1.0,
         metavar="X",
         help="how many times as much load as is usual; default: 1, less than half a core in all",
@@ -121,7 +121,7 @@ def _run(options: argparse.Namespace) -> Outcome:
     """
     if not sys.platform.startswith("linux"):
         raise Failed("it reads Linux's /proc, and this is another system")
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     named = ("seconds", "every", "faster")
     about = {
         "machine": machine(),
@@ -159,7 +159,6 @@ class Soak:
         self.leftover: list[str] = []
         self._long = long_clients(scene)
         self._reloader = Reloader(scene)
-        self._faster = faster
         honest = honest_kinds(scene, self._long)
         hostile = hostile_kinds(scene)
         operator = operator_kinds(scene, self._reloader)
@@ -169,8 +168,8 @@ class Soak:
             NO_EFFECT: [kind.name for kind in operator],
         }
         self._load = Pace([*honest, *hostile], self.tally, faster)
-        # An operator does not hurry.
-        self._operator = Pace(operator, self.tally, max(1.0, faster))
+        # An operator has his own pace.
+        self._operator = Pace(operator, self.tally)
         self.recorder = Recorder(scene, every, _Work(scene, self.tally, self.parts))
 
     def run(self) -> None:
@@ -202,6 +201,7 @@ class Soak:
         last = begun
         while (now := time.monotonic()) < begun + self.seconds:
             time.sleep(min(1.0, begun + self.seconds - now))
+            self.scene.server.check()
             if now > last + 60:
                 last = now
                 say(self._progress(now - begun))
@@ -280,19 +280,3 @@ class _Work:
         if last is None:
             return {}
         return {name: (now[name] - last[name]) / (moment - last[""]) for name in now}
-
-
-def say(line: str) -> None:
-    """Tell how it goes, beside the tables."""
-    print(line, file=sys.stderr, flush=True)
-
-
-def _positive(words: str) -> float:
-    number = float(words)
-    if not number > 0:
-        raise argparse.ArgumentTypeError(f"{words} is not more than 0")
-    return number
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt

@@ -160,9 +160,10 @@ def operator_kinds(scene: Scene, reloader: Reloader) -> list[Kind]:
             scene.ask(path)
         return 0, False
 
+    # Not in step with the samples, which would always be those of the same moment.
     return [
-        Kind("reload", 30.0, reloader),
-        Kind("certificate replaced", 20.0, Replacer(scene)),
+        Kind("reload", 31.0, reloader),
+        Kind("certificate replaced", 19.0, Replacer(scene)),
         Kind("certificate renewed", 61.0, Renewer(scene)),
         Kind("status read", 10.0, looks),
     ]

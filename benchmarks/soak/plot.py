@@ -50,7 +50,7 @@ class Panel:
 
 PANELS = (
     Panel("Resident memory", "MiB", ("resident",), from_zero=False),
-    Panel("malloc's heap", "MiB", ("heap used", "heap free", "heap mapped")),
+    Panel("malloc's heap", "MiB", ("heap used", "heap free")),
     Panel("Objects that the collector knows", "", ("objects",), from_zero=False),
     Panel("Python's blocks", "", ("Python blocks",), from_zero=False),
     Panel("Descriptors, connections", "", ("descriptors", "connections")),
@@ -133,8 +133,8 @@ def _panel(
     return parts
 
 
-def _colours(colours: Theme) -> tuple[str, str, str]:
-    return colours.ours, colours.soft, colours.bar
+def _colours(colours: Theme) -> tuple[str, str]:
+    return colours.ours, colours.soft
 
 
 def _said(samples: Sequence[Sample], panel: Panel, length: float) -> list[str]:
@@ -198,7 +198,7 @@ def _signed(value: float) -> str:
 def _span(length: float) -> str:
     if length == HOUR:
         return "An hour"
-    return f"{length / 60:g} minutes" if length >= 60 else f"{length:g} seconds"
+    return f"{length / 60:.0f} minutes" if length >= 120 else f"{length:.0f} seconds"
 
 
 def _footer(about: Mapping[str, Any]) -> str:

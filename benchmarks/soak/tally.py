@@ -92,20 +92,18 @@ class Kind:
     A kind of load.
 
     @ivar name: for tables and plots.
-    @ivar every: seconds from one unit to the next.
+    @ivar every: seconds from the beginning of one unit to that of the next.
     @ivar unit: does one.
-    @ivar threads: that do it in turn, where one takes longer than C{every}.
     """
 
     name: str
     every: float
     unit: Callable[[], Done]
-    threads: int = 1
 
 
 class Pace:
     """
-    Threads that do units of kinds, each when it is due.
+    Threads that do units, each those of one kind, when they are due.
 
     What takes longer than its pace is not made up for: the rate of the load is never more than was
     said, whatever the server does.
@@ -122,12 +120,11 @@ class Pace:
         self._threads = [
             Thread(
                 target=self._run,
-                args=(kind, kind.every * kind.threads / faster, each / kind.threads),
+                args=(kind, kind.every / faster),
                 daemon=True,
                 name=kind.name,
             )
             for kind in kinds
-            for each in range(kind.threads)
         ]
 
     def start(self) -> None:
@@ -148,8 +145,8 @@ class Pace:
             thread.join(max(0.0, deadline - monotonic()))
         return [thread.name for thread in self._threads if thread.is_alive()]
 
-    def _run(self, kind: Kind, every: float, offset: float) -> None:
-        due = monotonic() + every * offset
+    def _run(self, kind: Kind, every: float) -> None:
+        due = monotonic()
         while not self._stop.wait(max(0.0, due - monotonic())):
             try:
                 received, resumed = kind.unit()
