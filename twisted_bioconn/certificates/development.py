@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from twisted_bioconn.certificates.directory_files import force, make_folders
+from twisted_bioconn.certificates.folders import force, make_folders
 from twisted_bioconn.certificates.loading import (
     CertifiedKey,
     create_private,

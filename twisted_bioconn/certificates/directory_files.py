@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote
 import attrs
 
 from ..errors import ConfigurationError
+from .folders import make_folders
 from .store import LARGEST_VALUE, StoreUnavailable, ValueUnreadable, is_name
 
 __all__ = [
@@ -23,8 +24,6 @@ __all__ = [
     "Mark",
     "Tree",
     "available",
-    "force",
-    "make_folders",
     "path_of",
     "read_value",
     "read_whole",
@@ -289,24 +288,6 @@ def available(path: str) -> Iterator[None]:
         raise StoreUnavailable(f"{where} cannot be used: {error.strerror}") from error
 
 
-def make_folders(path: str) -> None:
-    """
-    Make a directory and those above it that are missing, for their owner alone.
-    """
-    if os.path.isdir(path):
-        return
-    parent = os.path.dirname(path)
-    if parent != path:
-        make_folders(parent)
-    try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        if not os.path.isdir(path):
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
-    else:
-        force(parent)
-
-
 def within(path: str, work: Callable[[], _Result]) -> _Result:
     """
     Write to a directory, which is made if it is not there.  Another process may remove it at any
@@ -378,15 +359,3 @@ def read_whole(path: str) -> bytes | None:
 
 def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
-def force(folder: str) -> None:
-    """
-    Have the names in a directory outlast a loss of power, where its file system can do that.
-    """
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

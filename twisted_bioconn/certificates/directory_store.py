@@ -50,14 +50,13 @@ from .directory_files import (
     Mark,
     Tree,
     available,
-    force,
-    make_folders,
     path_of,
     read_value,
     read_whole,
     remove_empty,
     within,
 )
+from .folders import force, make_folders
 from .loading import ABANDONED, create_private, remove_abandoned, write_private
 from .store import (
     LONGEST_LEASE,

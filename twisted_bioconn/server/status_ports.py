@@ -21,7 +21,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStrea
 from zope.interface import implementer
 
 from twisted_bioconn.certificates.development import state_directory
-from twisted_bioconn.certificates.directory_files import make_folders
+from twisted_bioconn.certificates.folders import make_folders
 from twisted_bioconn.client_policy import ClientCertificate
 from twisted_bioconn.endpoints import ServerEndpoint
 from twisted_bioconn.errors import ConfigurationError
