@@ -142,7 +142,8 @@ class Producer:
 
     def stopProducing(self) -> None:
         self._called("stopped")
-        self._end.is_stopped()
+        self.over = True
+        self._end.is_stopped(self)
 
     def _called(self, what: str) -> None:
         if self.over:
@@ -209,12 +210,11 @@ class End:
         self.model.is_lost(self.side, reason)
         self.reacts("lost")
 
-    def is_stopped(self) -> None:
-        """Its producer is."""
-        producer, self.producer = self.producer, None
-        self.view.producing = False
-        if producer is not None:
-            producer.over = True
+    def is_stopped(self, producer: Producer) -> None:
+        """A producer of its is: the one that it has, or one that nobody wanted any more."""
+        if producer is self.producer:
+            self.producer = None
+            self.view.producing = False
 
     def reacts(self, what: str) -> None:
         """Do what the program says, within a call."""
@@ -306,7 +306,7 @@ class End:
             if before is None:
                 raise
             return False
-        if before is not None and not self.view.lost:
+        if before is not None and not producer.over:
             self.breaks(Rule.CALLS, "may register a second producer")
         return not producer.over
 
