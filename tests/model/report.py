@@ -53,7 +53,7 @@ class Report:
         self.on_tcp.update({broken.rule for broken in tcp.broken})
         if tls.broken:
             raise Unlike("\n".join(f"{each.rule.value}: {each.how}" for each in tls.broken))
-        if tls.orderly and tcp.orderly:
+        if tls.orderly and tcp.orderly and not tcp.broken:
             self.orderly += 1
             if tcp != tls:
                 raise Unlike(f"over TLS {tls}\nover TCP {tcp}")

@@ -66,7 +66,7 @@ class WorldTests(SynchronousTestCase):
         )
         outcome = run(program, TLS)
         self.assertEqual(outcome, run(program, TCP))
-        self.assertEqual(outcome.told[0], ["made", "write lost", "data", "read lost", "lost"])
+        self.assertEqual(outcome.told[0], ["made", "data", "read lost", "lost", "write lost"])
         self.assertEqual(outcome.received, (5, 0))
 
     def test_cut(self) -> None:

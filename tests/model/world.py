@@ -221,7 +221,7 @@ class End:
         waiting = self.reactions.get(what)
         if waiting:
             action = waiting.pop(0)
-            if what in ("handshake", "resume"):
+            if what in ("handshake", "resume", "data"):
                 # TCP has no such moment, or another one.
                 self.model.orderly = False
             if action.what != "fail":
@@ -415,7 +415,9 @@ class Outcome:
 
     @ivar broken: the rules that did not hold.
     @ivar orderly: whether it would have to be the same over TCP.
-    @ivar told: what either end was told, in order, but for the end of a handshake.
+    @ivar told: what either end was told, in order, but for the end of a handshake; and last,
+        whether it was told that its own direction is closed, whose place among data that comes is
+        a matter of chance.
     @ivar reasons: why either was lost, as names of classes.
     @ivar received: bytes that came to either.
     """
@@ -477,7 +479,10 @@ def run(
 
 
 def _told(view: View) -> list[str]:
-    return [what for what in view.told if what != "handshake"]
+    told = [what for what in view.told if what not in ("handshake", "write lost")]
+    # Runs of data as one again, whatever it was told between them.
+    told = [what for n, what in enumerate(told) if what != "data" or told[n - 1 : n] != ["data"]]
+    return told + ["write lost"] * ("write lost" in view.told)
 
 
 __all__ = ["SIDES", "TCP", "TLS", "End", "Outcome", "World", "run"]
