@@ -237,7 +237,10 @@ class Model:
         @param takes_all: whether nothing that the other writes would arrive on TCP from now on.
         """
         view, other = self.views[side], self.views[1 - side]
-        if view.closes or other.closes or view.paused or other.paused or other.producing:
+        if view.closes or other.closes or view.paused or other.paused:
+            self.orderly = False
+        if view.producing or other.producing:
+            # Twisted's TCP half-closes when a producer has finished, or not at all.
             self.orderly = False
         if self.kind.times_out and not (view.handshaken and other.handshaken):
             self.orderly = False
