@@ -1,5 +1,5 @@
 """
-Each flood, in brief; with BIOCONN_SLOW=1 in the environment, all of it.
+Some of the floods, in brief; with BIOCONN_SLOW=1 in the environment, each, and all of it.
 
     python -m tests.floods
 
@@ -14,6 +14,7 @@ from unittest import skipUnless
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.floods.table import FLOODS, flood_named, outcome_of
+from tests.test_shipped import slow
 
 
 @skipUnless(os.path.isdir("/proc/self/fd"), "it takes /proc")
@@ -23,12 +24,18 @@ class FloodTests(SynchronousTestCase):
     no traceback.
     """
 
-    def flood(self, name: str) -> None:
-        """Have it come."""
+    def flood(self, name: str, always: bool = False) -> None:
+        """
+        Have it come.
+
+        @param always: whether it takes so little time that it comes with every run of the tests.
+        """
+        if not always:
+            slow()
         self.assertEqual(outcome_of(self, flood_named(name)).wrong, [])
 
     def test_silent(self) -> None:
-        self.flood("silent")
+        self.flood("silent", always=True)
 
     def test_dripping(self) -> None:
         self.flood("dripping")
@@ -40,7 +47,7 @@ class FloodTests(SynchronousTestCase):
         self.flood("hellos in records of a byte")
 
     def test_garbage(self) -> None:
-        self.flood("garbage")
+        self.flood("garbage", always=True)
 
     def test_churn(self) -> None:
         self.flood("churn")
@@ -49,7 +56,7 @@ class FloodTests(SynchronousTestCase):
         self.flood("resets at every byte")
 
     def test_key_updates(self) -> None:
-        self.flood("key updates")
+        self.flood("key updates", always=True)
 
     def test_renegotiation(self) -> None:
         self.flood("renegotiation")

@@ -8,10 +8,11 @@ import os
 import re
 import ssl
 import time
+from unittest import skipUnless
 
 from twisted.trial.unittest import SkipTest
 
-from tests.machine.case import REQUESTS, Drained, MachineCase, show
+from tests.machine.case import REQUESTS, SLOW, Drained, MachineCase, show
 from tests.server.command import TWISTD
 
 DAY = 86400
@@ -109,10 +110,12 @@ class ClockTests(MachineCase):
         """Whoever is idle for less than a day is not late."""
         self.jump(DAY)
 
+    @skipUnless(SLOW, "takes long: set BIOCONN_SLOW=1 to run it")
     def test_back(self) -> None:
         """Whoever is idle has not a day more."""
         self.jump(-DAY)
 
+    @skipUnless(SLOW, "takes long: set BIOCONN_SLOW=1 to run it")
     def test_renewal(self) -> None:
         """
         Set ahead by 25 days a certificate is due, and renewed; set back again, the new one is from

@@ -99,6 +99,7 @@ class DescriptorTests(MachineCase):
         )
         self.ends_well(command)
 
+    @skipUnless(SLOW, "takes long: set BIOCONN_SLOW=1 to run it")
     def test_echo(self) -> None:
         """One process."""
         self.exhaust(1, forward=False)

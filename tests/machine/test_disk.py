@@ -106,6 +106,7 @@ class DiskTests(MachineCase):
         """The certificate is not renewed, which is said; once there is room, it is."""
         self.renew(_FULL, self.disk.fill, self.disk.make_room)
 
+    @skipUnless(SLOW, "takes long: set BIOCONN_SLOW=1 to run it")
     def test_read_only(self) -> None:
         """The same where nothing can be written."""
         self.renew(_READ_ONLY, self.disk.protect, self.disk.unprotect)
@@ -146,6 +147,7 @@ class DiskTests(MachineCase):
             self.ends_well(command)
             self.is_whole()
 
+    @skipUnless(SLOW, "takes long: set BIOCONN_SLOW=1 to run it")
     def test_log(self) -> None:
         """
         The log says how many lines are missing, once it can; nothing else comes of it.

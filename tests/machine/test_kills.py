@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from typing import Any
+from unittest import skipUnless
 
 from twisted.internet import reactor as installed
 from twisted.internet.task import Clock, deferLater
@@ -166,6 +167,7 @@ class StateTests(KillCase):
             f"temporary files left {left}, after the next start 0",
         )
 
+    @skipUnless(SLOW, "takes long: set BIOCONN_SLOW=1 to run it")
     def test_store(self) -> None:
         """Each value is whole: the one of before, or the next."""
         most = 0
@@ -216,6 +218,7 @@ class CommandTests(KillCase):
                 shutil.rmtree(self.state, ignore_errors=True)
         self.serves_well(f"SIGKILL x{KILLS // 2} as the command starts")
 
+    @skipUnless(SLOW, "takes long: set BIOCONN_SLOW=1 to run it")
     def test_reload(self) -> None:
         """Within a reload of many certificates."""
         directory = os.path.abspath(self.mktemp())
