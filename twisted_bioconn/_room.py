@@ -13,13 +13,14 @@ one makes it a refusal.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from contextlib import suppress
 from mmap import mmap
 from time import monotonic
 
 from twisted.logger import Logger
+
+from ._malloc import heap
 
 try:
     from resource import RLIM_INFINITY, RLIMIT_AS, RLIMIT_DATA, getrlimit
@@ -150,29 +151,13 @@ def _can_have(size: int) -> bool:
     return True
 
 
-class _Heap(ctypes.Structure):
-    """What C{mallinfo2(3)} tells."""
-
-    _fields_ = tuple(
-        (name, ctypes.c_size_t)
-        for name in (
-            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
-            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
-        )
-    )
-
-
 def _free_in_heap() -> int:
     """
     Bytes that connections have left behind for others: glibc keeps them, and the kernel counts them
     as the process's.
     """
-    try:
-        tell = ctypes.CDLL(None).mallinfo2
-    except (OSError, AttributeError):  # not glibc, or one before 2.33
-        return 0
-    tell.restype = _Heap
-    return int(tell().fordblks)
+    now = heap()
+    return 0 if now is None else now.free
 
 
 def _is_strict() -> bool:

@@ -7,7 +7,7 @@ import gc
 from collections import Counter
 from contextlib import suppress
 
-import attrs
+from twisted_bioconn._malloc import Heap, heap
 
 __all__ = ["Heap", "give_back_large_blocks", "heap", "objects_by_type", "settle"]
 
@@ -33,47 +33,6 @@ def give_back_large_blocks() -> None:
     """
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 128 * 1024)
-
-
-@attrs.frozen
-class Heap:
-    """
-    What malloc has got from the system, in bytes: mallinfo(3).
-
-    @ivar used: in blocks of the heap that somebody has.
-    @ivar free: in blocks of the heap that nobody has, and that are the process's all the same.
-    @ivar mapped: in blocks that have pages of their own, and go back to the system when freed.
-    """
-
-    used: int
-    free: int
-    mapped: int
-
-
-class _MallInfo2(ctypes.Structure):
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in (
-            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
-            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
-        )
-    ]
-
-
-def heap() -> Heap | None:
-    """
-    How malloc stands now.  What Python has for small objects is not in it: that is mapped by Python
-    itself.
-
-    @return: L{None} where it cannot be asked: it takes glibc 2.33.
-    """
-    try:
-        ask = ctypes.CDLL(None).mallinfo2
-    except (OSError, AttributeError):
-        return None
-    ask.restype = _MallInfo2
-    told = ask()
-    return Heap(used=told.uordblks, free=told.fordblks, mapped=told.hblkhd)
 
 
 def objects_by_type() -> Counter[str]:
