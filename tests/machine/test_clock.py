@@ -65,7 +65,7 @@ class ClockTests(MachineCase):
         connect = self.echoes(command, port)
         honest = self.honest(connect)
         alone = honest.part(REQUESTS)
-        beside = honest.begin()
+        parts = [honest.begin()]
         silent, idle = self.plain(port)(), connect()
         self.set(seconds)
         # They are late when their seconds are over, not when the clock says so.
@@ -77,10 +77,18 @@ class ClockTests(MachineCase):
             each.close()
         self.assert_resumes(command, port)
         honest.wait_for(REQUESTS)
-        honest.begin()
         self.set(0)
+
+        def there_and_back() -> None:
+            for moved in (seconds, 0):
+                parts.append(honest.begin())
+                self.set(moved)
+                self.assert_resumes(command, port)
+                honest.wait_for(REQUESTS)
+
+        levels = self.levels_off([command.pid], there_and_back, honest)
         after = honest.part(REQUESTS)
-        self.all_served(alone, beside, after)
+        self.all_served(alone, *parts, after)
         late = re.search(
             r'bioconn_connections_ended_total{.*"timeout".*} (\d+)', self.told(command)
         )
@@ -90,7 +98,8 @@ class ClockTests(MachineCase):
         show(
             f"clock set by {seconds // DAY:+d} d, and back",
             f"connections_ended, timeout {late[1]}",
-            (alone, beside, after),
+            (alone, parts[0], after),
+            levels,
         )
         self.ends_well(command)
 
@@ -119,7 +128,7 @@ class ClockTests(MachineCase):
     def test_renewal(self) -> None:
         """
         Set ahead by 25 days a certificate is due, and renewed; set back again, the new one is from
-        the future, and another is made.
+        the future, and another is made at the next look, or on SIGHUP.
         """
         command = self.command(
             *("--listen", "127.0.0.1:0", "--echo"),
@@ -129,26 +138,35 @@ class ClockTests(MachineCase):
         connect = self.echoes(command, port)
         honest = self.honest(connect)
         alone = honest.part(REQUESTS)
-        first = self.leaf(connect())
-        beside = honest.begin()
-        honest.anew.clear()
-        self.set(25 * DAY)
-        command.wait_for(_RENEWED)
-        end = time.monotonic() + 300
-        while self.leaf_in_file(command) == first:
-            self.assertLess(time.monotonic(), end)
-            time.sleep(0.1)
-        honest.wait_for(REQUESTS)
-        self.set(0)
-        honest.begin()
-        self.hang_up(command, re.compile("reloaded: .* none failed"))
+        parts = []
+
+        def due_and_from_the_future() -> None:
+            first = self.leaf(connect())
+            parts.append(honest.begin())
+            honest.anew.clear()
+            self.set(25 * DAY)
+            command.wait_for(_RENEWED)
+            end = time.monotonic() + 300
+            while self.leaf_in_file(command) == first:
+                self.assertLess(time.monotonic(), end)
+                time.sleep(0.1)
+            honest.wait_for(REQUESTS)
+            self.set(0)
+            parts.append(honest.begin())
+            self.hang_up(command, re.compile("reloaded: .* none failed"))
+            # It is valid now: who comes anew verifies it.
+            honest.anew.set()
+            honest.wait_for(REQUESTS)
+
+        levels = self.levels_off([command.pid], due_and_from_the_future, honest)
         after = honest.part(REQUESTS)
-        self.all_served(alone, beside, after)
+        self.all_served(alone, *parts, after)
         honest.finish()
         show(
             "clock set by +25 d, and back: certificate",
             f"certificates renewed {len(command.said(_RENEWED.pattern))}",
-            (alone, beside, after),
+            (alone, parts[0], after),
+            levels,
         )
         self.ends_well(command)
 

@@ -25,12 +25,13 @@ class RenewalTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.directory = self.mktemp()
+        self.ahead = timedelta(0)
         self.authority = DevelopmentAuthority(self.directory, self.now)
         self.used: list[CertifiedKey] = []
         self.renewal = Renewal(self.authority, self.used.append, self.clock)
 
     def now(self) -> datetime:
-        return BEGIN + timedelta(seconds=self.clock.seconds())
+        return BEGIN + timedelta(seconds=self.clock.seconds()) + self.ahead
 
     def pass_time(self, span: timedelta) -> None:
         for _ in range(int(span.total_seconds() / INTERVAL)):
@@ -46,6 +47,45 @@ class RenewalTests(SynchronousTestCase):
         for previous, following in pairwise(self.used):
             self.assertLess(following.leaf.not_valid_before_utc, previous.not_valid_after)
         self.assertGreater(self.used[-1].not_valid_after, self.now())
+
+    def test_from_the_future(self) -> None:
+        """
+        One that was made while the clock was ahead is valid for nobody once that is set back: it is
+        replaced at the next look, which is within the hour.
+        """
+        self.renewal.startService()
+        self.ahead = LEAF_LIFE * 0.9
+        self.pass_time(timedelta(hours=1))
+        self.assertEqual(len(self.used), 2)
+        self.ahead = timedelta(0)
+        self.assertGreater(self.used[1].leaf.not_valid_before_utc, self.now())
+        self.pass_time(timedelta(hours=1))
+        self.assertEqual(len(self.used), 3)
+        self.assertLessEqual(self.used[2].leaf.not_valid_before_utc, self.now())
+        self.pass_time(timedelta(hours=2))
+        self.assertEqual(len(self.used), 3)
+
+    def test_look(self) -> None:
+        """It is looked at at once where one wants that, and then at its times again."""
+        renewed = []
+        self.renewal.renewed = lambda: renewed.append(len(self.used))
+        self.renewal.startService()
+        self.ahead = LEAF_LIFE * 0.9
+        self.renewal.look()
+        self.assertEqual((len(self.used), renewed), (2, [2]))
+        # Another process has put another one there.
+        os.remove(f"{self.directory}/leaf.pem")
+        there = DevelopmentAuthority(self.directory, self.now).leaf()
+        self.renewal.look()
+        self.assertEqual((self.used[-1], renewed), (there, [2]))
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+
+    def test_look_of_one_that_does_not_renew(self) -> None:
+        """It is told when there is another one."""
+        self.ahead = LEAF_LIFE * 0.9
+        self.renewal.look()
+        self.assertEqual(len(self.used), 1)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_start_on_a_full_disk(self) -> None:
         """

@@ -186,9 +186,10 @@ class DevelopmentAuthority:
     def seconds_until_renewal(self) -> float:
         """
         How long the last L{leaf} is good for, after which L{leaf} is to be called again: 0 or more,
-        and 0 where it was not called yet.
+        and 0 where it was not called yet, or where the leaf is from the future: the clock was ahead
+        when it was made, and has been set back.
         """
-        if self._leaf is None:
+        if self._leaf is None or self._now() < self._leaf.leaf.not_valid_before_utc:
             return 0.0
         return max(0.0, (self._renewal(self._leaf) - self._now()).total_seconds())
 

@@ -579,9 +579,12 @@ class Front(MultiService):
 
     def _reload(self) -> Deferred[None]:
         """Load anew what is in files."""
-        if self.state is not State.STOPPING:
-            return reload(self._served)
-        return succeed(None)
+        if self.state is State.STOPPING:
+            return succeed(None)
+        for service in self.services:
+            if isinstance(service, Renewal):
+                service.look()
+        return reload(self._served)
 
     def _configured(self) -> Proposal | None:
         """What the configuration asks for now; L{None} if there is none, or if it is wrong."""

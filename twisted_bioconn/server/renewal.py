@@ -86,6 +86,18 @@ class Renewal(Service):
         except ConfigurationError as error:
             self._log.error("the development certificate is not loaded: {error}", error=error)
 
+    def look(self) -> None:
+        """
+        Look at once whether it is time, and at what is in the directory; where this is not the one
+        process that renews, wait for that.
+        """
+        if self._timer is None:
+            return
+        self._timer.cancel()
+        if self._authority.seconds_until_renewal() > 0:
+            self.load()
+        self._look()
+
     def _wait(self) -> None:
         # A second more than nothing, for a certificate that ends with its authority.
         seconds = max(1.0, min(INTERVAL, self._authority.seconds_until_renewal()))
