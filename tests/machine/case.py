@@ -14,7 +14,7 @@ from tests.honest import PATIENCE, Figures, Honest, Row, descriptors, resident
 from tests.server.command import TWISTD, Command
 from tests.server.load import STARTED, LifeCase
 
-__all__ = ["REQUESTS", "ROWS", "SLOW", "Drained", "MachineCase", "show"]
+__all__ = ["MEBIBYTE", "REQUESTS", "ROWS", "SLOW", "Drained", "MachineCase", "show"]
 
 SLOW = bool(os.environ.get("BIOCONN_SLOW"))
 

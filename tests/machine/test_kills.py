@@ -25,7 +25,7 @@ from twisted.internet.task import Clock, deferLater
 from tests.certificates.acme.test_killed import OrderCase
 from tests.certificates.load_material import write_names
 from tests.honest import PATIENCE, Figures
-from tests.machine.case import REQUESTS, SLOW, Drained, MachineCase, show
+from tests.machine.case import MEBIBYTE, REQUESTS, SLOW, Drained, MachineCase, show
 from tests.server.command import ROOT, TWISTD
 from twisted_bioconn.certificates.development import DevelopmentAuthority
 from twisted_bioconn.certificates.directory_store import DirectoryStore
@@ -204,8 +204,9 @@ class CommandTests(KillCase):
         """At any instant from its first one on, in the place of the one that died before."""
         begun = time.monotonic()
         command = self.run_command()
-        command.port()
+        port = command.port()
         took = time.monotonic() - begun
+        before = self.levels_with(command, port)
         self.kill(command)
         shutil.rmtree(self.state)
         for number in range(KILLS // 2):
@@ -216,7 +217,7 @@ class CommandTests(KillCase):
                 self.are_private()
             if number % 3 == 0:
                 shutil.rmtree(self.state, ignore_errors=True)
-        self.serves_well(f"SIGKILL x{KILLS // 2} as the command starts")
+        self.serves_well(f"SIGKILL x{KILLS // 2} as the command starts", before)
 
     @skipUnless(SLOW, "takes long: set BIOCONN_SLOW=1 to run it")
     def test_reload(self) -> None:
@@ -224,8 +225,12 @@ class CommandTests(KillCase):
         directory = os.path.abspath(self.mktemp())
         os.makedirs(directory)
         write_names(directory, 30)
+        listen = f"127.0.0.1:0:certificates={directory}"
+        command = self.run_command(listen)
+        before = self.levels_with(command, command.port(), reload=True)
+        self.kill(command)
         for _ in range(KILLS // 3):
-            command = self.run_command(f"127.0.0.1:0:certificates={directory}")
+            command = self.run_command(listen)
             # It takes signals once it serves, which is a little later than it listens.
             self.serves(command.port())
             for name in os.listdir(directory):
@@ -233,13 +238,43 @@ class CommandTests(KillCase):
             os.kill(command.pid, signal.SIGHUP)
             time.sleep(self.chance.uniform(0, 0.2))
             self.kill(command)
-        command = self.run_command(f"127.0.0.1:0:certificates={directory}")
-        self.serves(command.port())
-        os.kill(command.pid, signal.SIGHUP)
-        command.wait_for(_RELOADED)
+        command = self.run_command(listen)
+        levels = self.compare(before, self.levels_with(command, command.port(), reload=True))
         self.ends_well(command)
         self.assertEqual(len(os.listdir(directory)), 30)
-        show(f"SIGKILL x{KILLS // 3} as the command reloads", "certificates served 30")
+        show(
+            f"SIGKILL x{KILLS // 3} as the command reloads",
+            "certificates served 30",
+            levels=levels,
+        )
+
+    def levels_with(self, command: Drained, port: int, reload: bool = False) -> tuple[int, int]:
+        """
+        How many bytes and descriptors it has once honest clients have been served.
+
+        @param reload: and once it was told to reload.
+        """
+        honest = self.honest(lambda: self.trusting(port))
+        parts = [honest.part(REQUESTS)]
+        if reload:
+            os.kill(command.pid, signal.SIGHUP)
+            command.wait_for(_RELOADED)
+            parts.append(honest.part(REQUESTS))
+        self.all_served(*parts)
+        levels = self.levels([command.pid], honest)
+        honest.finish()
+        return levels
+
+    def compare(self, before: tuple[int, int], after: tuple[int, int]) -> tuple[int, int]:
+        """
+        What is left behind takes no more of the next process than nothing does.
+
+        @return: how many bytes and descriptors more it has.
+        """
+        grown, more = after[0] - before[0], after[1] - before[1]
+        self.assertLess(grown, MEBIBYTE)
+        self.assertEqual(more, 0)
+        return grown, more
 
     def run_command(self, listen: str = "127.0.0.1:0") -> Drained:
         return self.command("--state", self.state, "--listen", listen, "--echo", start=TWISTD)
@@ -261,17 +296,23 @@ class CommandTests(KillCase):
         self.assertEqual(command.ended(), -signal.SIGKILL)
         self.no_traceback(command)
 
-    def serves_well(self, case: str) -> None:
+    def serves_well(self, case: str, before: tuple[int, int]) -> None:
         command = self.run_command()
         port = command.port()
         authority = os.path.join(self.state, "ca.pem")
+        levels = self.compare(before, self.levels_with(command, port))
         honest = self.honest(lambda: command.connect(port, authority=authority))
         after = honest.part(REQUESTS)
         self.all_served(after)
         honest.finish()
         self.ends_well(command)
         self.are_private()
-        show(case, f"temporary files left {len(self.temporaries())}", (Figures(), Figures(), after))
+        show(
+            case,
+            f"temporary files left {len(self.temporaries())}",
+            (Figures(), Figures(), after),
+            levels,
+        )
 
 
 class OrderTests(OrderCase):

@@ -34,13 +34,17 @@ class WorkerTests(MachineCase):
         alone = honest.part(REQUESTS)
         beside = Figures()
         counted = self.metric(command, "bioconn_connections_begun_total")
-        for number in range(KILLS):
-            killed = pids[number % 2]
+        # What the levels are taken of: the parent, and those that serve now.
+        served = [command.pid, *pids]
+
+        def kill(place: int) -> None:
+            nonlocal counted
+            killed = served[place]
             of_it = sum(each.served_by == killed for each in honest.clients)
             part = honest.begin()
             os.kill(killed, signal.SIGKILL)
             command.wait_for(re.compile(f"pid {killed}, has ended with SIGKILL"))
-            [pids[number % 2]] = self.started(command, 1)
+            [served[place]] = self.started(command, 1)
             self.all_connected(honest, killed)
             honest.wait_for(REQUESTS)
             honest.begin()
@@ -49,21 +53,35 @@ class WorkerTests(MachineCase):
             now = self.metric(command, "bioconn_connections_begun_total")
             # The first worker tells of all.  Where it is killed, they count from zero again, which
             # Prometheus takes for what it is.
-            if number % 2:
+            if place == 2:
                 self.assertGreaterEqual(now, counted)
             self.assertGreaterEqual(now, of_it)
             counted = now
             beside.kept += part.kept
             beside.lost += part.lost
             beside.lost_by += part.lost_by
+
+        kills = 0
+
+        def kill_each() -> None:
+            nonlocal kills
+            for _ in range(max(1, KILLS // 8)):
+                for place in (1, 2):
+                    kill(place)
+                    kills += 1
+
+        levels = self.levels_off(served, kill_each, honest)
+        while kills < KILLS:
+            kill_each()
         after = honest.part(REQUESTS)
         self.all_served(alone, after)
         self.assertEqual(self.metric(command, "bioconn_connections"), len(honest.clients))
         honest.finish()
         show(
-            f"worker killed {KILLS} times of 2",
+            f"worker killed {kills} times of 2",
             f"connections_begun {counted}",
             (alone, beside, after),
+            levels,
         )
         self.ends_well(command)
 
