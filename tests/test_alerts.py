@@ -140,6 +140,15 @@ class AlertOfReasonTests(SynchronousTestCase):
         reasons = queue("bad length", "record layer failure")
         self.assertEqual(alert_of_reason(reasons, None, ""), "unexpected_message")
 
+    def test_short_record(self) -> None:
+        """OpenSSL 4.0.0 to 4.0.2 take a record without a tag for their own fault: it is not."""
+        reasons = queue("invalid aad", "internal error", "record layer failure")
+        self.assertEqual(alert_of_reason(reasons, None, "TLSv1.2"), "internal_error")
+        self.assertEqual(
+            sentence_of_reason(reasons),
+            "a record could not be decrypted: it was damaged on the way",
+        )
+
     def test_unknown(self) -> None:
         """What is not known is not guessed."""
         self.assertIs(alert_of_reason(queue("bad key update"), None, "TLSv1.3"), None)

@@ -105,6 +105,8 @@ _ALERT_OF_REASON: dict[str, str] = {
     "no protocols available": "protocol_version",
     "decryption failed or bad record mac": "bad_record_mac",
     "bad decrypt": "bad_record_mac",
+    # OpenSSL 4.0.0 to 4.0.2, where a record of TLS 1.2 is too short to have a tag.
+    "invalid aad": "internal_error",
     "digest check failed": "decrypt_error",
     "bad signature": "decrypt_error",
     "packet length too long": "record_overflow",
@@ -156,6 +158,8 @@ _ALERT_OF_REASON: dict[str, str] = {
     "no certificates returned": "handshake_failure",
 }
 
+_DAMAGED = "a record could not be decrypted: it was damaged on the way"
+
 _SENTENCE_OF_REASON: dict[str, str] = {
     "no shared cipher": "the peer offers no cipher that we accept",
     "certificate verify failed": "the peer's certificate does not verify",
@@ -179,8 +183,8 @@ _SENTENCE_OF_REASON: dict[str, str] = {
     "wrong version number": "what arrived is not TLS, or of a version that we do not speak",
     "http request": "plain HTTP arrived where TLS was expected",
     "https proxy request": "a plain HTTP CONNECT arrived where TLS was expected",
-    "decryption failed or bad record mac": "a record could not be decrypted: it was damaged on"
-    " the way",
+    "decryption failed or bad record mac": _DAMAGED,
+    "invalid aad": _DAMAGED,
     "peer did not return a certificate": "we want a client certificate and got none",
     "no renegotiation": "the peer asked for renegotiation, which we refuse",
     "unexpected eof while reading": "the connection ended in mid-handshake",

@@ -300,6 +300,7 @@ _OF_REASON: dict[str, Cause] = {
     "excessive message size": Cause.MESSAGE_TOO_LONG,
     "wrong version number": Cause.BAD_RECORD_VERSION,
     "decryption failed or bad record mac": Cause.BAD_RECORD_MAC,
+    "invalid aad": Cause.BAD_RECORD_MAC,
     "bad decrypt": Cause.BAD_RECORD_MAC,
     "record too small": Cause.EMPTY_RECORDS,
     "zero length in read": Cause.EMPTY_RECORDS,
