@@ -18,7 +18,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from twisted_bioconn.errors import ConfigurationError
 from twisted_bioconn.server.adoption import Sockets
-from twisted_bioconn.server.openings import KEEPALIVE, Accepted, Listener, Openings, why_not
+from twisted_bioconn.server.keepalive import KEEPALIVE
+from twisted_bioconn.server.openings import Accepted, Listener, Openings, why_not
 
 reactor: Any = installed
 

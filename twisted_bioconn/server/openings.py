@@ -4,9 +4,7 @@ The ports of a process: each is opened with what its clients get, and closed wit
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from functools import partial
 from typing import Any
 from weakref import WeakSet
@@ -26,6 +24,7 @@ from twisted_bioconn.errors import ConfigurationError
 from twisted_bioconn.server.adoption import Held, Sockets, leave
 from twisted_bioconn.server.backends import BackEnds
 from twisted_bioconn.server.descriptors import Descriptors
+from twisted_bioconn.server.keepalive import keep_alive
 from twisted_bioconn.server.relay import RelayFactory
 from twisted_bioconn.server.sites import describe
 
@@ -80,26 +79,6 @@ class Listener:
     def all_options(self) -> list[ServerOptions]:
         """The same, and what is known of the TLS of its routes, each once."""
         return self.endpoint.all_options if isinstance(self.endpoint, ServerEndpoint) else []
-
-
-KEEPALIVE = (("TCP_KEEPIDLE", 120), ("TCP_KEEPINTVL", 30), ("TCP_KEEPCNT", 4))
-"""
-Seconds of silence after which a client is asked whether it is there, seconds between two questions,
-and how many it may leave without an answer (tcp(7)): one that has vanished is gone after 4 minutes.
-"""
-
-
-def _keep_alive(port: Any) -> None:
-    """Have clients that vanish be found out, which costs nothing: what is accepted inherits it."""
-    listening = getattr(port, "socket", None)
-    if listening is None or listening.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    with suppress(OSError):
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in KEEPALIVE:
-            # Windows and macOS have some of them.
-            if hasattr(socket, name):
-                listening.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 class Accepted:
@@ -174,7 +153,7 @@ class Openings:
                 each.back_ends for each in listener.factories if isinstance(each, RelayFactory)
             )
             accepted.watch(port)
-            _keep_alive(port)
+            keep_alive(getattr(port, "socket", None))
             if isinstance(port, Port):
                 takes = 2 if accepted.back_ends else 1
                 port.has_room = partial(self._descriptors.take, takes)

@@ -50,6 +50,7 @@ from twisted_bioconn.protocol import TLSConnectorProtocol
 from twisted_bioconn.server.backend import is_ours, was_cancelled
 from twisted_bioconn.server.backends import BackEnd, BackEnds
 from twisted_bioconn.server.holdings import HOLDINGS
+from twisted_bioconn.server.keepalive import keep_outgoing_alive
 from twisted_bioconn.server.proxy_out import header_for
 
 #: How long a back end may take to answer, in seconds, all its addresses and its TLS included.
@@ -456,6 +457,7 @@ class Outgoing(_Side):
         """Begin, unless the client went away meanwhile."""
         assert self._incoming is not None
         self._back_end.opened()
+        keep_outgoing_alive(self.transport)
         if not self._incoming.reached(self):
             _abort(self.transport)
 
