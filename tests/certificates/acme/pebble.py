@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from twisted.internet import reactor as installed
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import CannotListenError
 from twisted.names import dns
 from twisted.names.error import DomainError
 from twisted.names.server import DNSServerFactory
@@ -63,15 +64,25 @@ class Names:
         return succeed((found, [], []))
 
     def listen(self, test: TestCase) -> int:
-        """Answer on a port of the loopback, until the end of the test."""
+        """
+        Answer on a port of the loopback, until the end of the test: over UDP, and over TCP for
+        pebble 2.5 and newer.
+        """
         factory = DNSServerFactory(clients=[self])
         factory.noisy = False
-        protocol = dns.DNSDatagramProtocol(controller=factory)
-        protocol.noisy = False
-        port = reactor.listenUDP(0, protocol, interface="127.0.0.1")
-        test.addCleanup(port.stopListening)
-        number: int = port.getHost().port
-        return number
+        while True:
+            protocol = dns.DNSDatagramProtocol(controller=factory)
+            protocol.noisy = False
+            udp = reactor.listenUDP(0, protocol, interface="127.0.0.1")
+            number: int = udp.getHost().port
+            try:
+                tcp = reactor.listenTCP(number, factory, interface="127.0.0.1")
+            except CannotListenError:
+                udp.stopListening()
+                continue
+            for port in (udp, tcp):
+                test.addCleanup(port.stopListening)
+            return number
 
 
 @attrs.frozen
