@@ -37,7 +37,7 @@ INFORMATIONAL = ("pre-releases",)
 EXTRAS = ("acme", "redis")
 """What the package can do without, and some of its modules cannot."""
 
-TOOLS = ("twisted", "trustme", "hypothesis", "setuptools")
+TOOLS = ("twisted", "trustme", "hypothesis", "setuptools", "tlslite-ng")
 """Of the extra C{test}, what the modules of the suites import; always the newest."""
 
 SUITES = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.protocol import connectionDone
 from twisted.internet.task import Cooperator
 
 from tests.protocol_material import (
@@ -466,7 +467,7 @@ class HalfCloseTests(ProtocolCase):
         """No call is left when the connection ends in the turn in which it would be told."""
         link = self.link(HalfApp())
         link.tls.loseWriteConnection()
-        link.tls.connectionLost()
+        link.tls.connectionLost(connectionDone)
         self.assertLeftNothing()
         self.assertEqual(link.app.did, ["made", "lost"])
 

@@ -100,6 +100,12 @@ class AdoptedUNIXPort(_UNIXPort):  # type: ignore[misc]
         self.numberAccepts = 100
         self.startReading()
 
+    @property
+    def _path(self) -> bytes:
+        """Its name.  It has another one since Twisted 26.10, and the old one is then as given."""
+        path: bytes = getattr(self, "_bindPath", self.port)
+        return path
+
     def own(self, before: Any = None) -> None:
         """
         Its name is ours from now on.
@@ -110,13 +116,13 @@ class AdoptedUNIXPort(_UNIXPort):  # type: ignore[misc]
         if before is not None:
             self.lockFile, before.lockFile = before.lockFile, None
         elif self._wants_lock:
-            lock = FilesystemLock(self._bindPath + b".lock")
+            lock = FilesystemLock(self._path + b".lock")
             with suppress(OSError):
                 self.lockFile = lock if lock.lock() else None
 
     def connectionLost(self, reason: Any) -> None:
         """It is closed; with its name, if that is ours."""
-        if self._owns and os.path.exists(self._bindPath):
+        if self._owns and os.path.exists(self._path):
             super().connectionLost(reason)
         else:
             if self.lockFile is not None:
