@@ -15,7 +15,7 @@ from typing import Any
 
 from twisted.internet import main, tcp
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.error import ConnectionAborted
+from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.interfaces import IAddress, IProtocol
 from twisted.logger import Logger
 from twisted.python import log
@@ -29,6 +29,8 @@ _ACCEPTS = 64
 
 
 _STREAM = int(socket.SOCK_STREAM)
+# There is no reactor of ours where there is no such flag.
+_STREAM_AT_ONCE = _STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
 
 PAUSE = 0.25
 """Seconds for which a port accepts nobody after there was no room for one more."""
@@ -38,9 +40,15 @@ _EXHAUSTED = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
 
 _log = Logger()
 
+_DONE = Failure(ConnectionDone())
+
 
 class Connection(Stream, tcp.Connection):
     """What a connection that was accepted and one that we made have in common."""
+
+    # To be closed is enough for the kernel: no other process has this socket, since none that is
+    # started inherits it, and workers are forked before there are any.
+    _shouldShutdown = False
 
     def doRead(self) -> object:  # type: ignore[override]
         """Receive, and have the protocol take it."""
@@ -106,7 +114,7 @@ class Connection(Stream, tcp.Connection):
     def _close(self) -> None:
         if self.connected and not (self._aborting or self.dataBuffer or self._tempDataLen):
             if self.producer is None:
-                self.reactor._disconnectSelectable(self, main.CONNECTION_DONE, False)  # type: ignore[attr-defined]
+                self.connectionLost(_DONE)
             else:
                 # It came since then.  Twisted's own code knows for which kind to wait.
                 self.startWriting()  # type: ignore[no-untyped-call]
@@ -312,12 +320,11 @@ def connect_at_once(
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     address: tuple[Any, ...] = (host, port, 0, 0) if ":" in host else (host, port)
     try:
-        connection = socket.socket(family, socket.SOCK_STREAM)
+        connection = socket.socket(family, _STREAM_AT_ONCE)
     except OSError:
         # Most likely there are no descriptors left.  Whoever tries again will say so.
         return None
     try:
-        connection.setblocking(False)
         code = connection.connect_ex(address)
         if code == EINPROGRESS:
             # The kernel says so in any case, and then sees to the other end's answer.
