@@ -7,7 +7,9 @@ from contextlib import suppress
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.protocols.policies import ProtocolWrapper
 
+from twisted_bioconn._tcp import Connected
 from twisted_bioconn.server.local import is_local
 
 __all__ = ["KEEPALIVE", "keep_alive", "keep_outgoing_alive"]
@@ -43,14 +45,13 @@ def keep_outgoing_alive(transport: Any) -> None:
     One on this machine is not: between it and us is no cable, and the questions would cost each
     connection four calls.
     """
+    below = transport
+    while isinstance(below, ProtocolWrapper):
+        below = below.transport
+    if isinstance(below, Connected):
+        # It has taken no waiting, so that it is on this machine: to ask for its address would cost
+        # more than all else here.
+        return
     peer = transport.getPeer()
     if isinstance(peer, IPv4Address | IPv6Address) and not is_local(peer.host):
-        keep_alive(_socket_below(transport))
-
-
-def _socket_below(transport: Any) -> socket.socket | None:
-    found = None
-    while transport is not None and found is None:
-        found = getattr(transport, "socket", None)
-        transport = getattr(transport, "transport", None)
-    return found
+        keep_alive(getattr(below, "socket", None))
