@@ -19,6 +19,8 @@ def abort(transport: Any) -> None:
 
 def unsent(transport: Any) -> int:
     """Bytes that a transport has not sent yet, as far as that can be known."""
+    if isinstance(transport, tcp.Connection):
+        return len(transport.dataBuffer) - transport.offset + transport._tempDataLen
     size: int = len(getattr(transport, "dataBuffer", b"")) - getattr(transport, "offset", 0)
     return size + getattr(transport, "_tempDataLen", 0)
 

@@ -457,12 +457,12 @@ class Connector:
             else:
                 self._encrypt()
         outgoing = self._all_outgoing()
-        if not outgoing:
-            self.has_output = (
-                self.state in BEFORE_OPEN
-                or self.pending_plaintext > 0
-                or (self._close_asked and self.state in _ENCRYPTING)
-            )
+        self.has_output = (
+            self.state is State.IDLE
+            or len(self._buffer) > 0
+            or len(self._blocked) > 0
+            or (self._close_asked and self.state in _ENCRYPTING)
+        )
         return outgoing
 
     def _all_outgoing(self) -> bytes:

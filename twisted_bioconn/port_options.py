@@ -4,7 +4,7 @@ What may come before TLS on a port, and where its clients go, as values.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
@@ -86,9 +86,9 @@ class PreambleOptions:
         return is_in(host, self.proxies)
 
 
-def is_in(host: str | None, networks: Iterable[Network]) -> bool:
+def is_in(host: str | None, networks: Sequence[Network]) -> bool:
     """Whether an address is in one of these; L{None}, and what is no address, is in none."""
-    if host is None:
+    if host is None or not networks:
         return False
     try:
         address = ip_address(host.partition("%")[0])

@@ -483,6 +483,7 @@ class PreambleFactory:
         self.application: Any = tls.wrappedFactory
         self.options = options
         self.timeout = tls.handshakeTimeout
+        self._clock = clock_of(tls._givenClock, None)
 
     def buildProtocol(self, addr: IAddress | None) -> Preamble | None:  # type: ignore[override]
         """
@@ -523,7 +524,7 @@ class PreambleFactory:
 
     def clock_of(self, transport: Any) -> Any:
         """What deadlines run on; L{None} where there is no time."""
-        return clock_of(self.tls._givenClock, transport)
+        return self._clock or clock_of(None, transport)
 
 
 def _is_record(data: bytes) -> bool:

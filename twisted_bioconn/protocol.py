@@ -48,6 +48,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
@@ -69,7 +70,8 @@ from twisted.protocols._tls_legacy import SomeConnectionCreator, _convertToAppro
 from twisted.protocols.policies import WrappingFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
-from zope.interface import directlyProvides, implementer, providedBy
+from zope.interface import implementer, providedBy
+from zope.interface.declarations import Provides
 
 from ._admission import refusal_without_certificate
 from ._creators import CompleteOptions, complete_creator, connection_creator
@@ -100,6 +102,12 @@ GATHER = 64_000
 """Bytes of small writes that are gathered before they are sent without waiting for the clock."""
 
 _PEER_CLOSED = (State.REMOTE_CLOSED, State.CLOSED)
+
+
+@lru_cache(maxsize=64)
+def _declaration(kind: Any, provided: Any) -> Any:
+    """What objects of this kind say that they provide whose transport provides this."""
+    return Provides(kind, provided)
 
 
 @implementer(ISystemHandle, INegotiated, ITransport, IHalfCloseableProtocol)
@@ -145,7 +153,9 @@ class TLSConnectorProtocol(Ending):
             starts,
         )
         self._clock = getattr(factory, "_clock", None)
-        directlyProvides(self, providedBy(transport))
+        # What directlyProvides() does.
+        kind: Any = type(self)
+        self.__provides__ = _declaration(kind, providedBy(transport))
         link.phase = Phase.CONNECTED
         link.tls = self
         Protocol.makeConnection(self, transport)

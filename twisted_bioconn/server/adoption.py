@@ -103,8 +103,8 @@ class AdoptedUNIXPort(_UNIXPort):  # type: ignore[misc]
     @property
     def _path(self) -> bytes:
         """Its name.  It has another one since Twisted 26.10, and the old one is then as given."""
-        path: bytes = getattr(self, "_bindPath", self.port)
-        return path
+        path: Any = getattr(self, "_bindPath", self.port)
+        return bytes(path)
 
     def own(self, before: Any = None) -> None:
         """

@@ -125,6 +125,13 @@ def sending(transport: StreamTransport) -> Callable[[Buffer], None]:
     return send
 
 
+def _is_tls_server(transport: ITransport) -> bool:
+    """Whether this is TLS of ours that a client has come to, which waits with nothing it has."""
+    return isinstance(transport, TLSConnectorProtocol) and not getattr(
+        transport.factory, "_isClient", False
+    )
+
+
 def held_unsent(transport: StreamTransport) -> int:
     """How many bytes are held until a transport can send them."""
     if not isinstance(transport, TLSConnectorProtocol):
@@ -180,7 +187,7 @@ class _Side:
         if isinstance(transport, FileDescriptor):
             transport.bufferSize = BUFFER_SIZE
         no_delay = getattr(transport, "setTcpNoDelay", None)
-        if no_delay is not None:
+        if no_delay is not None and not _is_tls_server(transport):
             no_delay(True)
         self.connectionMade()
 
@@ -277,12 +284,15 @@ class _Side:
 
     def _send_to(self, transport: StreamTransport | None) -> None:
         """Send what comes in to the other side's transport; L{None} to discard it."""
-        self.dataReceived = _discard if transport is None else sending(transport)
         receiver = None
-        if isinstance(transport, TLSConnectorProtocol):
-            receiver = transport.sendReceived
-        elif isinstance(transport, Stream):
-            receiver = transport.send_received
+        if transport is None:
+            self.dataReceived = _discard
+        else:
+            self.dataReceived = sending(transport)
+            if isinstance(transport, TLSConnectorProtocol):
+                receiver = transport.sendReceived
+            elif isinstance(transport, Stream):
+                receiver = transport.send_received
         if isinstance(self.transport, Stream):
             self.transport.receiver = receiver
         elif not isinstance(self.transport, TLSConnectorProtocol):
