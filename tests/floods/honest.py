@@ -82,7 +82,7 @@ class Client(Thread):
         self.connections = 0
         self.keeps = keeps
         self._address = address
-        self._context = context
+        self._tls_context = context
         self._turn = turn
         self._tls: ssl.SSLSocket | None = None
 
@@ -103,7 +103,7 @@ class Client(Thread):
         if self._tls is None:
             self.connections += 1
             plain = socket.create_connection(self._address, PATIENCE)
-            self._tls = self._context.wrap_socket(plain, server_hostname="localhost")
+            self._tls = self._tls_context.wrap_socket(plain, server_hostname="localhost")
             self._tls.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._tls.sendall(question)
         answer = bytearray()
