@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 
 from tests.protocol_material import App, HalfApp
@@ -53,6 +55,23 @@ class LosingTests(ReactorCase):
             one.transport.loseConnection()
             self.lost(one, other)
             self.assert_clean(one, other)
+
+    def test_before_all_was_read(self) -> None:
+        """
+        Who has sent more than was read gets the answer, and an end in good order: where a socket is
+        closed and not shut down before, the kernel sends nothing but a reset.
+        """
+        app, peer = self.accepted()
+        app.transport.pauseProducing()
+        peer.send(b"never read")
+        # It has come.
+        self.until(lambda: select.select([app.transport.socket], [], [], 0)[0])
+        app.transport.write(b"answer")
+        app.transport.loseConnection()
+        self.until(lambda: app.reasons)
+        self.until(lambda: select.select([peer], [], [], 0)[0])
+        self.assertEqual(peer.recv(100), b"answer")
+        self.assertEqual(peer.recv(100), b"")
 
     def test_twice(self) -> None:
         for data in (b"", b"queued"):

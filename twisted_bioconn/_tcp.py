@@ -46,10 +46,6 @@ _DONE = Failure(ConnectionDone())
 class Connection(Stream, tcp.Connection):
     """What a connection that was accepted and one that we made have in common."""
 
-    # To be closed is enough for the kernel: no other process has this socket, since none that is
-    # started inherits it, and workers are forked before there are any.
-    _shouldShutdown = False
-
     def doRead(self) -> object:  # type: ignore[override]
         """Receive, and have the protocol take it."""
         receiver = self.receiver
