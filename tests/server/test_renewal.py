@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from unittest import mock
 
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
@@ -79,6 +80,30 @@ class RenewalTests(SynchronousTestCase):
         self.renewal.look()
         self.assertEqual((self.used[-1], renewed), (there, [2]))
         self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+
+    def test_fault(self) -> None:
+        """What goes wrong in a way that nobody has thought of is logged, and does not end it."""
+
+        def breaks(names: object) -> CertifiedKey:
+            raise MemoryError
+
+        self.renewal.startService()
+        self.ahead = LEAF_LIFE * 0.9
+        with mock.patch.object(self.authority, "leaf", breaks):
+            for _ in range(2):
+                self.pass_time(timedelta(hours=1))
+                self.renewal.look()
+        self.assertEqual(len(self.flushLoggedErrors(MemoryError)), 4)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.renewal.look()
+        self.assertEqual(len(self.used), 2)
+        with mock.patch.object(self.authority, "leaf", breaks):
+            # Nor does it where it is not due.
+            self.renewal.look()
+        self.assertEqual(len(self.flushLoggedErrors(MemoryError)), 1)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.renewal.stopService()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_look_of_one_that_does_not_renew(self) -> None:
         """It is told when there is another one."""

@@ -94,8 +94,9 @@ class Renewal(Service):
         if self._timer is None:
             return
         self._timer.cancel()
-        if self._authority.seconds_until_renewal() > 0:
-            self.load()
+        with self._log.failuresHandled("the development certificate is not loaded"):
+            if self._authority.seconds_until_renewal() > 0:
+                self.load()
         self._look()
 
     def _wait(self) -> None:
@@ -104,13 +105,12 @@ class Renewal(Service):
         self._timer = self._clock.callLater(seconds, self._look)
 
     def _look(self) -> None:
-        failed = False
-        if self._authority.seconds_until_renewal() <= 0:
-            failed = not self._renew()
-        if failed:
-            self._timer = self._clock.callLater(INTERVAL, self._look)
-        else:
-            self._wait()
+        # Whatever goes wrong now, it is looked at again.
+        self._timer = self._clock.callLater(INTERVAL, self._look)
+        with self._log.failuresHandled("the development certificate is not renewed"):
+            if self._authority.seconds_until_renewal() > 0 or self._renew():
+                self._timer.cancel()
+                self._wait()
 
     def _renew(self) -> bool:
         try:
