@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections import Counter
 from threading import Thread
 from typing import Any
 
@@ -342,6 +343,94 @@ class DeadlinesOfReactorTests(ReactorCase):
         self.reactor.deadlines.soon(self.reactor.stop)
         self.reactor.run(installSignalHandlers=False)
         self.assertTrue(late.active(), "it did not stop at once")
+
+
+class RunTests(ReactorCase):
+    """The loop itself, which sees by itself whether there is anything to do."""
+
+    def run_it(self) -> None:
+        late = self.reactor.callLater(100, self.reactor.stop)
+        self.reactor.run(installSignalHandlers=False)
+        self.assertTrue(late.active(), "what it waits for has not come")
+
+    def test_whatever_comes(self) -> None:
+        """Delayed calls, deadlines, events and threads, among each other: none early, none lost."""
+        expected = {"delayed": 20, "deadline": 20, "event": 20, "thread": 20, "soon": 20}
+        came: Counter[str] = Counter()
+        early: list[float] = []
+
+        def come(what: str, due: float = 0.0) -> None:
+            came[what] += 1
+            if self.reactor.seconds() < due:
+                early.append(due - self.reactor.seconds())
+            if came == expected:
+                self.reactor.stop()
+
+        ours, theirs = socket.socketpair()
+        self.opened += [ours, theirs]
+
+        def heard() -> None:
+            ours.recv(1)
+            self.reactor.callLater(0, come, "event")
+            self.reactor.deadlines.soon(come, "soon")
+
+        self.reactor.addReader(Reader(self.reactor, ours, heard))
+
+        def speak() -> None:
+            for _ in range(20):
+                self.reactor.callFromThread(come, "thread")
+                time.sleep(0.01)
+                theirs.send(b"x")
+
+        begun = self.reactor.seconds()
+        for number in range(20):
+            delay = 0.017 * number
+            self.reactor.callLater(delay, come, "delayed", begun + delay)
+            self.reactor.deadlines.callLater(delay, come, "deadline", begun + delay)
+        thread = Thread(target=speak)
+        self.reactor.callWhenRunning(thread.start)
+        self.run_it()
+        thread.join()
+        self.assertEqual(came, expected)
+        self.assertEqual(early, [])
+
+    def test_put_off(self) -> None:
+        """A call that was put off comes when it is due then; one that was hastened does too."""
+        came: list[str] = []
+
+        def late() -> None:
+            came.append("late")
+            self.reactor.stop()
+
+        put_off = self.reactor.callLater(0.01, late)
+        hastened = self.reactor.callLater(50, came.append, "hastened")
+        self.reactor.callLater(0, put_off.delay, 0.1)
+        self.reactor.callLater(0, hastened.reset, 0.02)
+        self.run_it()
+        self.assertEqual(came, ["hastened", "late"])
+
+    def test_many_are_cancelled(self) -> None:
+        """They are cleared away by the turn after, though no call is due in it."""
+        calls = [self.reactor.callLater(1000, self.fail) for _ in range(200)]
+        ours, theirs = socket.socketpair()
+        self.opened += [ours, theirs]
+
+        def heard() -> None:
+            ours.recv(1)
+            if calls:
+                while calls:
+                    calls.pop().cancel()
+                theirs.send(b"x")
+            else:
+                # Only the one that ends this is left.
+                left.append(len(self.reactor._pendingTimedCalls))
+                self.reactor.stop()
+
+        left: list[int] = []
+        self.reactor.addReader(Reader(self.reactor, ours, heard))
+        theirs.send(b"x")
+        self.run_it()
+        self.assertEqual(left, [1])
 
 
 class ClockTests(ReactorCase):
