@@ -78,10 +78,13 @@ class Deadline:
 
         @param hears: whether bytes that come count, and not only those that the peer takes.
         """
+        if seconds is None:
+            self.cancel()
+            return
         self._heard = self.received
         self._hears = hears
         self._taken = self._taken_now()
-        self.set(None if seconds is None else seconds / 4, self._look, seconds, expired, 1)
+        self.set(seconds / 4, self._look, seconds, expired, 1)
 
     def _look(self, seconds: float, expired: Callable[[float], None], quarter: int) -> None:
         if (self._hears and self.received != self._heard) or self._taken_now() != self._taken:

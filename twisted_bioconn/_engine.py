@@ -26,6 +26,8 @@ ROOM = BUFFER_SIZE + 2 * MAX_RECORD
 Room for what becomes of L{BUFFER_SIZE} bytes of either kind, beside the rest of an earlier record.
 """
 
+_NOTHING: dict[str, Any] = {}
+
 Buffer = bytes | Any
 """Bytes, or a buffer of some, which is good until the next call of an engine in its thread."""
 
@@ -49,6 +51,17 @@ def copy_of(data: Any, count: int) -> bytes:
 def data_of(buffer: Any) -> Any:
     """A buffer, as L{Engine.encrypt} and L{copy_of} take it."""
     return bytes(buffer) if _ffi is None else _ffi.from_buffer(buffer)
+
+
+def kept_on(connection: object, name: str) -> Any:
+    """
+    What we have kept on a connection by this name; L{None} where that is nothing.
+
+    Not by C{getattr}: pyOpenSSL has a connection ask its socket for what it has not, and say in a
+    sentence that it has none.
+    """
+    kept: dict[str, Any] = getattr(connection, "__dict__", _NOTHING)
+    return kept.get(name)
 
 
 def is_closed(connection: SSL.Connection) -> bool:

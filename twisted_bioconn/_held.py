@@ -15,6 +15,8 @@ from contextlib import suppress
 import attrs
 from OpenSSL import SSL
 
+from ._engine import kept_on
+
 __all__ = ["Held", "held_by", "hold", "keeps_to_its_name"]
 
 
@@ -44,7 +46,7 @@ def hold(connection: SSL.Connection, held: Held) -> None:
 
 def held_by(connection: object) -> Held | None:
     """What L{hold} has kept; L{None} where nothing was decided by a hello."""
-    found = getattr(connection, _NAME, None)
+    found = kept_on(connection, _NAME)
     return found if isinstance(found, Held) else None
 
 

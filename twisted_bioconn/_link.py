@@ -166,11 +166,12 @@ class Link:
         @raise PeerError: as L{Connector.read} does; or the peer brings, or has us send, too much
             that is not of the application.
         """
-        before = connector.pending_ciphertext
+        before = connector.pending_ciphertext if connector.has_output else 0
         plaintext = connector.read()
-        answered = connector.pending_ciphertext - before
-        if answered:
-            self._bound_answers(answered)
+        if connector.has_output:
+            answered = connector.pending_ciphertext - before
+            if answered:
+                self._bound_answers(answered)
         if not plaintext:
             self._bound_barren(count)
         return plaintext

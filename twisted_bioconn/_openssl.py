@@ -36,6 +36,7 @@ from ._engine import (
     copy_of,
     explain_end,
     is_closed,
+    kept_on,
     shut_down,
 )
 from ._held import keeps_to_its_name
@@ -84,7 +85,7 @@ def keep_session(connection: SSL.Connection, keeper: SessionKeeper) -> None:
 
 def session_keeper_of(connection: SSL.Connection) -> SessionKeeper | None:
     """What L{keep_session} set on this connection."""
-    keeper: SessionKeeper | None = getattr(connection, _KEEPER, None)
+    keeper: SessionKeeper | None = kept_on(connection, _KEEPER)
     return keeper if isinstance(connection, SSL.Connection) else None
 
 
@@ -143,7 +144,7 @@ try:
         "SSL_ERROR_SSL SSL_ERROR_WANT_READ SSL_ERROR_ZERO_RETURN SSL_TLSEXT_ERR_ALERT_FATAL "
         "SSL_do_handshake SSL_set_shutdown SSL_CTX_set1_curves_list SSL_CTX_set1_sigalgs_list "
         "SSL_MODE_ENABLE_PARTIAL_WRITE "
-        "SSL_MODE_RELEASE_BUFFERS SSL_clear_mode SSL_get_extms_support "
+        "SSL_MODE_RELEASE_BUFFERS SSL_clear_mode SSL_set_options SSL_get_extms_support "
         "SSL_get_ex_data_X509_STORE_CTX_idx SSL_get_verify_result SSL_read SSL_session_reused "
         "SSL_set_bio SSL_set_mode SSL_set_verify SSL_get_error SSL_write "
         "X509_STORE_CTX_get_current_cert X509_STORE_CTX_get_error X509_STORE_CTX_get_error_depth "
@@ -276,7 +277,7 @@ class FastEngine:
         # What decrypt has come to, where read() has to go on from that: plaintext, and what
         # SSL_read said last, or how it was taken.
         self._early: tuple[list[bytes], int | bool | SSL.Error] | None = None
-        connection.set_options(SSL.OP_NO_RENEGOTIATION)
+        _lib.SSL_set_options(ssl, SSL.OP_NO_RENEGOTIATION)
         # A memory BIO takes everything, so that one call can write all records; an idle
         # connection needs no record buffers.
         _lib.SSL_clear_mode(ssl, _lib.SSL_MODE_ENABLE_PARTIAL_WRITE)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from cryptography import x509
 from OpenSSL import SSL, crypto
 
+from ._engine import kept_on
+
 Check = Callable[[Sequence[x509.Certificate]], object]
 """
 Looks at a chain (leaf first) that OpenSSL has found good, and raises where it is refused.
@@ -165,6 +167,6 @@ def keep_verification(connection: SSL.Connection, verification: Verification) ->
 
 def verification_of(connection: SSL.Connection) -> Verification | None:
     """What L{_openssl.set_verification} set on this connection."""
-    found = getattr(connection, _NAME, None)
+    found = kept_on(connection, _NAME)
     # A connection of somebody else's making may have an answer to every name.
     return found if isinstance(found, Verification) else None
