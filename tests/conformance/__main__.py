@@ -3,14 +3,18 @@ Print what every server makes of every case.
 
     python -m tests.conformance [WORD...]
 
-With words, those cases alone whose names have one of them.  The exit status is 1 where ours makes
-something of a case that is neither right nor known.
+With words, those cases alone whose names have one of them.  Ours has all of them a second time,
+and what that leaves behind in its process is told.
+
+The exit status is 1 where ours makes something of a case that is neither right nor known, logs an
+error, or has grown by a MiB or a descriptor.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +24,8 @@ from twisted.trial.unittest import SkipTest
 from tests.conformance.cases import TABLES, Case, verdict
 from tests.conformance.known import OURS
 from tests.conformance.servers import PORTS, SERVERS, Server
+
+MEBIBYTE = 1024 * 1024
 
 _MARKS = {"right": " ", "known": "*", "wrong": "!"}
 
@@ -61,24 +67,40 @@ def main(words: list[str]) -> int:
     counts = {name: dict.fromkeys(_MARKS, 0) for name in servers}
     row = "{:<64} {:<26} {:<34} " + " {:<28}" * len(servers)
     print(row.format("case", "section", "must be", *(f" {name}" for name in servers)).rstrip())
-    total = 0
-    for case in (case for table in TABLES for case in table):
-        if words and not any(word in case.name for word in words):
-            continue
-        total += 1
+    cases = [
+        case
+        for table in TABLES
+        for case in table
+        if not words or any(word in case.name for word in words)
+    ]
+    for case in cases:
         judged: dict[str, str] = {}
         cells = [_cell(case, name, server, judged) for name, server in servers.items()]
         for name, worst in judged.items():
             if worst:
                 counts[name][worst] += 1
         print(row.format(case.name, case.section, case.must, *cells).rstrip())
-    print(f"\n{total} cases")
+    print(f"\n{len(cases)} cases")
     for name, count in counts.items():
         print(f"{name}: " + ", ".join(f"{number} {what}" for what, number in count.items()))
-    for name, server in servers.items():
-        for line in server.unhandled():
+    grown, more = _left_behind(cases, servers[OURS])
+    print(f"{OURS}, after the same again: {grown / 1024:+.0f} KiB, {more:+d} descriptors")
+    said = {name: server.unhandled() for name, server in servers.items()}
+    for name, lines in said.items():
+        for line in lines:
             print(f"{name} says: {line}")
-    return 1 if counts[OURS]["wrong"] else 0
+    is_well = not (counts[OURS]["wrong"] or said[OURS] or more) and grown < MEBIBYTE
+    return 0 if is_well else 1
+
+
+def _left_behind(cases: Iterable[Case], server: Server) -> tuple[int, int]:
+    """How many bytes and descriptors more a server has after it had all these once more."""
+    before = server.levels()
+    for case in cases:
+        for port in set(PORTS[OURS]).intersection(case.ports):
+            verdict(case, server, port)
+    memory, files = (now - then for now, then in zip(server.levels(), before, strict=True))
+    return memory, files
 
 
 if __name__ == "__main__":

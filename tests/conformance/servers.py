@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from tests.conformance.configurations import BODY, CONFIGURATIONS, WITHOUT_NAMES, Configuration
 from tests.conformance.known import BARE, NGINX, OURS
+from tests.honest import descriptors, resident
 from tests.peers.processes import free_port
 from tests.programs import require
 from tests.server.command import ROOT, TWISTD
@@ -110,6 +112,18 @@ class Server:
         self.lines += lines
         wrong = ("Traceback", "Unhandled", "#error", "#critical", "it has ended")
         return [line for line in lines if any(each in line for each in wrong)]
+
+    def levels(self) -> tuple[int, int]:
+        """How many bytes and descriptors it has, once the latter do not change any more."""
+        assert self._process is not None
+        last, same = -1, 0
+        for _ in range(3000):
+            now = descriptors(self._process.pid)
+            last, same = now, same + 1 if now == last else 0
+            if same >= 25:
+                break
+            time.sleep(0.02)
+        return resident(self._process.pid), last
 
     def stop(self) -> None:
         """End the process."""
