@@ -25,6 +25,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.peers.ours import PeerCase, page
 from tests.peers.processes import DEADLINE, Program, free_port, reactor
 from tests.peers.servers import Home
+from tests.peers.with_nginx import need_streams
 from tests.programs import require
 from tests.shell import CHECKOUT, PORTS
 from twisted_bioconn.endpoint_strings import CLIENT_OPTIONS, SERVER_OPTIONS
@@ -219,6 +220,7 @@ class TheirsTests(PageCase):
 
     async def test_nginx(self) -> None:
         """nginx."""
+        need_streams()
         await self.run_page("nginx-stream", False)
 
 

@@ -85,12 +85,12 @@ class CurlTests(PeerCase):
         self.assertEqual([each.version for each in server.facts], ["TLSv1.3"])
 
     async def test_not_our_authority(self) -> None:
-        """It does not trust us, and says so by an alert."""
+        """It does not trust us; a newer one sees that when its handshake is done."""
         server = await self.serve(page())
         url = f"https://localhost:{server.port}/"
         curl = start(self, server.port, "--cacert", self.stranger().root, url)
         self.assertEqual(await curl.ended(), 60)
-        self.assertEqual(server.facts, [])
+        self.assertLessEqual(len(server.facts), 1)
         await stays_up(self, server)
 
     async def test_client_certificate_missing_tls12(self) -> None:

@@ -129,13 +129,16 @@ class ProxyTests(PeerCase):
         self.assertEqual(len(server.facts), 1)
 
     async def test_many_at_once(self) -> None:
-        """Fifty requests at once, each on a connection of its own; later ones resume."""
+        """
+        Fifty requests at once, each on a connection of its own; later ones resume.  A newer nginx
+        keeps the first one.
+        """
         server = await self.serve(page())
         port = await self.proxy(server.port)
         await self.fetch(port)
         answers = await gatherResults([Deferred.fromCoroutine(self.fetch(port)) for _ in range(50)])
         self.assertEqual({GREETING.decode() in each for each in answers}, {True})
-        self.assertEqual(len(server.facts), 51)
+        self.assertIn(len(server.facts), (50, 51))
         self.assertTrue(any(each.resumed for each in server.facts))
 
     async def test_other_name(self) -> None:

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 from tests.peers.matrix import ClientDriver, Combination, PeerServer, Seen, ServerDriver
 from tests.peers.ours import GREETING, Fetch, PeerCase
 from tests.peers.processes import Program, on_free_port
-from tests.programs import missing
+from tests.programs import missing, require
 
 _STREAM_MODULE = (
     "/usr/lib/nginx/modules/ngx_stream_module.so",
     "/usr/lib64/nginx/modules/ngx_stream_module.so",
 )
 """Where distributions keep it; in other builds it is compiled in."""
+
+
+def need_streams() -> None:
+    """
+    See that nginx has what proxies streams.
+
+    @raise SkipTest: it has not; see L{missing}.
+    """
+    told = subprocess.run([require("nginx"), "-V"], capture_output=True, text=True, check=True)
+    is_compiled_in = re.search(r"--with-stream( |$)", told.stderr) is not None
+    if not (is_compiled_in or any(Path(each).exists() for each in _STREAM_MODULE)):
+        raise missing("nginx has no module for streams: on Debian, libnginx-mod-stream")
 
 
 async def start(
@@ -30,6 +43,7 @@ async def start(
     """
     module = ""
     if kind == "stream":
+        need_streams()
         module = "".join(f"load_module {path};" for path in _STREAM_MODULE if Path(path).exists())
     temporary = ""
     if kind == "http":
