@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from twisted.internet import tcp
+from zope.interface import providedBy
+from zope.interface.declarations import Provides
 
 
 def abort(transport: Any) -> None:
@@ -15,6 +18,21 @@ def abort(transport: Any) -> None:
         transport.loseConnection()
     else:
         drop()
+
+
+def provide_as(transport: Any, layer: Any) -> None:
+    """
+    Have a layer say that it provides what the transport below it does.
+
+    It is what C{directlyProvides} does, but looked up once for each kind of both.
+    """
+    kind: Any = type(layer)
+    layer.__provides__ = _declaration(kind, providedBy(transport))
+
+
+@lru_cache(maxsize=64)
+def _declaration(kind: Any, provided: Any) -> Any:
+    return Provides(kind, provided)
 
 
 def unsent(transport: Any) -> int:

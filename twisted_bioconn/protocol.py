@@ -48,7 +48,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import lru_cache
 from typing import Any
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
@@ -70,8 +69,7 @@ from twisted.protocols._tls_legacy import SomeConnectionCreator, _convertToAppro
 from twisted.protocols.policies import WrappingFactory
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
-from zope.interface import implementer, providedBy
-from zope.interface.declarations import Provides
+from zope.interface import implementer
 
 from ._admission import refusal_without_certificate
 from ._creators import CompleteOptions, complete_creator, connection_creator
@@ -83,7 +81,7 @@ from ._link import MUCH
 from ._phase import LIVE, Phase
 from ._reasons import AlertReceived, reason_of
 from ._room import ROOM
-from ._transport import Stream, abort, sender, unsent
+from ._transport import Stream, abort, provide_as, sender, unsent
 from .connector import BEFORE_OPEN, Connector, State, WriteBuffer
 from .errors import PeerError, TruncatedError, UsageError
 
@@ -102,12 +100,6 @@ GATHER = 64_000
 """Bytes of small writes that are gathered before they are sent without waiting for the clock."""
 
 _PEER_CLOSED = (State.REMOTE_CLOSED, State.CLOSED)
-
-
-@lru_cache(maxsize=64)
-def _declaration(kind: Any, provided: Any) -> Any:
-    """What objects of this kind say that they provide whose transport provides this."""
-    return Provides(kind, provided)
 
 
 @implementer(ISystemHandle, INegotiated, ITransport, IHalfCloseableProtocol)
@@ -153,9 +145,7 @@ class TLSConnectorProtocol(Ending):
             starts,
         )
         self._clock = getattr(factory, "_clock", None)
-        # What directlyProvides() does.
-        kind: Any = type(self)
-        self.__provides__ = _declaration(kind, providedBy(transport))
+        provide_as(transport, self)
         link.phase = Phase.CONNECTED
         link.tls = self
         Protocol.makeConnection(self, transport)
