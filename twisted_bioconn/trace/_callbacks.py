@@ -19,6 +19,7 @@ from weakref import WeakSet
 from OpenSSL import SSL
 
 from .. import _openssl
+from .._engine import kept_on
 
 if TYPE_CHECKING:
     from .recorder import Recorder
@@ -39,7 +40,7 @@ _ALERT_WRITTEN = SSL.SSL_CB_WRITE_ALERT
 
 
 def _recorder_of(connection: Any) -> Recorder | None:
-    recorder: Recorder | None = getattr(connection, _NAME, None)
+    recorder: Recorder | None = kept_on(connection, _NAME)
     return recorder
 
 
