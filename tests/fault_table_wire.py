@@ -40,8 +40,12 @@ DAMAGED = "a record could not be decrypted: it was damaged on the way"
 TOO_LONG = "the peer sent a record that is too long"
 NO_PLACE = "the peer sent a message that does not belong here"
 
-_TAKES_SHORT_FOR_OURS = 0x40000000 <= SSL.OPENSSL_VERSION_NUMBER < 0x40000030
-"""OpenSSL 4.0.0 to 4.0.2 take it for their own fault where a record of TLS 1.2 has no tag."""
+_OF_SHORT_RECORD = dict.fromkeys(VERSIONS, "bad_record_mac")
+"""The alert for a record that has no tag."""
+
+if 0x40000000 <= SSL.OPENSSL_VERSION_NUMBER < 0x40000030:
+    # OpenSSL 4.0.0 to 4.0.2 take that for their own fault.
+    _OF_SHORT_RECORD[TLS12] = "internal_error"
 
 
 def flipped_ending(version: int, by_client: bool) -> Callable[[], Loopback]:
@@ -308,14 +312,14 @@ def in_open() -> list[Fault]:
         ("long alert", sealed(ALERT, b"\1\0\0"), "unexpected_message", "invalid alert"),
         ("empty alert", sealed(ALERT, b""), "unexpected_message", ""),
         ("change_cipher_spec", sealed(CHANGE_CIPHER_SPEC, b"\1"), "unexpected_message", ""),
-        (
-            "short record",
-            lambda records: [record(APPLICATION_DATA, b"x" * 5)],
-            "bad_record_mac",
-            DAMAGED,
-        ),
     ]
     for version in VERSIONS:
+        short_record = (
+            "short record",
+            lambda records: [record(APPLICATION_DATA, b"x" * 5)],
+            _OF_SHORT_RECORD[version],
+            DAMAGED,
+        )
         if version == TLS13:
             particular = [
                 (
@@ -346,9 +350,7 @@ def in_open() -> list[Fault]:
                 ),
                 ("alert's level", sealed(ALERT, b"\7\x50"), "illegal_parameter", "unknown alert"),
             ]
-        for name, make, usual, sentence in [*both, *particular]:
-            is_other = name == "short record" and version == TLS12 and _TAKES_SHORT_FOR_OURS
-            alert = "internal_error" if is_other else usual
+        for name, make, alert, sentence in [*both, short_record, *particular]:
             for by_client in (True, False):
                 faults.append(
                     Fault(

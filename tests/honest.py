@@ -14,7 +14,7 @@ import socket
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from threading import Event, Lock, Thread
 from typing import Any
 
@@ -23,7 +23,16 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.certificates.load_material import percentile
 
-__all__ = ["Figures", "Honest", "Row", "descriptors", "exactly", "resident", "table"]
+__all__ = [
+    "Figures",
+    "Honest",
+    "Row",
+    "descriptors",
+    "exactly",
+    "resident",
+    "settled_levels",
+    "table",
+]
 
 PATIENCE = 300.0
 """Seconds for whatever is waited for: how fast a machine is, is not meant."""
@@ -221,6 +230,20 @@ def resident(pid: int) -> int:
 def descriptors(pid: int) -> int:
     """How many descriptors a process has open."""
     return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def settled_levels(pids: Sequence[int]) -> tuple[int, int]:
+    """
+    How many bytes and descriptors processes have in all, once the latter do not change any more.
+    """
+    last, same = -1, 0
+    for _ in range(3000):
+        now = sum(map(descriptors, pids))
+        last, same = now, same + 1 if now == last else 0
+        if same >= 25:
+            break
+        time.sleep(0.02)
+    return sum(map(resident, pids)), last
 
 
 @attrs.frozen

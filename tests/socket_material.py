@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable
 from typing import Any
@@ -35,6 +36,7 @@ from tests.tls_material import (
     pem,
     rsa_server,
 )
+from twisted_bioconn.server.keepalive import KEEPALIVE
 
 SECRET = b"correct horse"
 
@@ -49,6 +51,17 @@ def key_pem(key: Any, secret: bytes | None = None) -> bytes:
 def certificate_for_localhost() -> bytes:
     """A server's, for C{localhost}."""
     return pem(certificate("local", authority(), key=ec_key(1), names=[x509.DNSName("localhost")]))
+
+
+def is_kept_alive(test: TestCase, end: socket.socket) -> bool:
+    """Whether the kernel asks for the other end of this socket, as often as it is to."""
+    if not end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE):
+        return False
+    for name, value in KEEPALIVE:
+        if hasattr(socket, name):
+            number = getattr(socket, name)
+            test.assertEqual(end.getsockopt(socket.IPPROTO_TCP, number), value)
+    return True
 
 
 def greeting(application: Application) -> None:

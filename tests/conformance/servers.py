@@ -13,7 +13,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -24,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from tests.conformance.configurations import BODY, CONFIGURATIONS, WITHOUT_NAMES, Configuration
 from tests.conformance.known import BARE, NGINX, OURS
-from tests.honest import descriptors, resident
+from tests.honest import settled_levels
 from tests.peers.processes import free_port
 from tests.programs import require
 from tests.server.command import ROOT, TWISTD
@@ -116,14 +115,7 @@ class Server:
     def levels(self) -> tuple[int, int]:
         """How many bytes and descriptors it has, once the latter do not change any more."""
         assert self._process is not None
-        last, same = -1, 0
-        for _ in range(3000):
-            now = descriptors(self._process.pid)
-            last, same = now, same + 1 if now == last else 0
-            if same >= 25:
-                break
-            time.sleep(0.02)
-        return resident(self._process.pid), last
+        return settled_levels([self._process.pid])
 
     def stop(self) -> None:
         """End the process."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from threading import Condition, Thread
 from typing import IO
 
-from tests.honest import PATIENCE, Figures, Honest, Row, descriptors, resident
+from tests.honest import PATIENCE, Figures, Honest, Row, settled_levels
 from tests.server.command import TWISTD, Command
 from tests.server.load import STARTED, LifeCase
 
@@ -188,15 +188,9 @@ class MachineCase(LifeCase):
         connects anew meanwhile.
         """
         honest.anew.clear()
-        last, same = (0, 0), 0
-        for _ in range(3000):
-            now = sum(map(resident, pids)), sum(map(descriptors, pids))
-            last, same = now, same + 1 if now[1] == last[1] else 0
-            if same >= 15:
-                break
-            time.sleep(0.02)
+        levels = settled_levels(pids)
         honest.anew.set()
-        return last
+        return levels
 
     def all_served(self, *parts: Figures) -> None:
         """Nothing was lost to honest clients."""

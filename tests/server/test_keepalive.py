@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import tempfile
 from typing import Any
 
@@ -22,12 +21,13 @@ from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFrom
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
+from tests.socket_material import is_kept_alive
 from twisted_bioconn.certificates.development import DevelopmentAuthority
 from twisted_bioconn.certificates.loading import load_authorities
 from twisted_bioconn.context import ClientOptions, ServerOptions
 from twisted_bioconn.endpoints import ClientEndpoint, ServerEndpoint
 from twisted_bioconn.server import keepalive, relay
-from twisted_bioconn.server.keepalive import KEEPALIVE, keep_alive, keep_outgoing_alive
+from twisted_bioconn.server.keepalive import keep_alive, keep_outgoing_alive
 from twisted_bioconn.server.relay import RelayFactory
 
 reactor: Any = installed
@@ -65,22 +65,13 @@ class OutgoingTests(TestCase):
         self.addCleanup(protocol.transport.abortConnection)
         return protocol.transport
 
-    def is_kept_alive(self, end: socket.socket) -> bool:
-        if not end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE):
-            return False
-        for name, value in KEEPALIVE:
-            if hasattr(socket, name):
-                number = getattr(socket, name)
-                self.assertEqual(end.getsockopt(socket.IPPROTO_TCP, number), value)
-        return True
-
     async def test_plain(self) -> None:
         """The one of TCP is asked."""
         self.be_far()
         transport = await self.connected(await self.back_end())
-        self.assertFalse(self.is_kept_alive(transport.getHandle()))
+        self.assertFalse(is_kept_alive(self, transport.getHandle()))
         keep_outgoing_alive(transport)
-        self.assertTrue(self.is_kept_alive(transport.getHandle()))
+        self.assertTrue(is_kept_alive(self, transport.getHandle()))
 
     async def test_below_tls(self) -> None:
         """Whoever speaks the TLS: we, or Twisted."""
@@ -95,13 +86,13 @@ class OutgoingTests(TestCase):
         ):
             transport = await self.connected(wrapped)
             keep_outgoing_alive(transport)
-            self.assertTrue(self.is_kept_alive(transport.transport.getHandle()))
+            self.assertTrue(is_kept_alive(self, transport.transport.getHandle()))
 
     async def test_near(self) -> None:
         """Between us and one on this machine there is nothing that could be cut."""
         transport = await self.connected(await self.back_end())
         keep_outgoing_alive(transport)
-        self.assertFalse(self.is_kept_alive(transport.getHandle()))
+        self.assertFalse(is_kept_alive(self, transport.getHandle()))
 
     async def test_file_system(self) -> None:
         """Nor is there to a socket in the file system, however it is called."""
@@ -114,7 +105,7 @@ class OutgoingTests(TestCase):
         transport = await self.connected(UNIXClientEndpoint(reactor, path))
         keep_outgoing_alive(transport)
         keep_alive(transport.getHandle())
-        self.assertFalse(self.is_kept_alive(transport.getHandle()))
+        self.assertFalse(is_kept_alive(self, transport.getHandle()))
 
     async def test_relay(self) -> None:
         """It is what the relay does with each."""
@@ -132,4 +123,4 @@ class OutgoingTests(TestCase):
         end = reactor.seconds() + 100
         while not self.made and reactor.seconds() < end:
             await deferLater(reactor, 0.01)
-        self.assertTrue(self.is_kept_alive(self.made[0].getHandle()))
+        self.assertTrue(is_kept_alive(self, self.made[0].getHandle()))

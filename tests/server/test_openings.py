@@ -16,9 +16,9 @@ from twisted.internet.task import deferLater
 from twisted.internet.testing import MemoryReactor
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.socket_material import is_kept_alive
 from twisted_bioconn.errors import ConfigurationError
 from twisted_bioconn.server.adoption import Sockets
-from twisted_bioconn.server.keepalive import KEEPALIVE
 from twisted_bioconn.server.openings import Accepted, Listener, Openings, why_not
 
 reactor: Any = installed
@@ -122,11 +122,7 @@ class KeepaliveTests(TestCase):
             while not accepted and reactor.seconds() < end:
                 await deferLater(reactor, 0.01)
             [end_of_ours] = accepted
-            self.assertTrue(end_of_ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
-            for name, value in KEEPALIVE:
-                if hasattr(socket, name):
-                    number = getattr(socket, name)
-                    self.assertEqual(end_of_ours.getsockopt(socket.IPPROTO_TCP, number), value)
+            self.assertTrue(is_kept_alive(self, end_of_ours))
         await openings.close(opening)
         while openings.count and reactor.seconds() < end:
             await deferLater(reactor, 0.01)
